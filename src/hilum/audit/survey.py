@@ -1,0 +1,212 @@
+"""One look at every film: facts of its file, a small copy, a hash. Films stream past once.
+
+What is kept of a film is a row of numbers and 64 bytes of digests and hash in memory and a 64 × 64
+copy in a temporary file, so a hundred thousand films need tens of megabytes.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from hilum.datasets.archive import source
+from hilum.errors import UnreadableFilm
+from hilum.films.facts import file_facts
+from hilum.films.preprocess import Preprocessing, preprocess
+from hilum.films.radiograph import Reason
+from hilum.films.read import read
+from hilum.films.workers import Workers
+from hilum.progress import SILENT, Progress
+from hilum.storage import digest
+
+if TYPE_CHECKING:
+    from hilum.datasets.manifest import Manifest
+
+SMALL = Preprocessing(size=64)
+HASH = 16  # a side of the hash: 16 × 16 bits
+CHUNK = 16
+
+#: Facts of a film, by the name of their column in ``facts.csv``.
+NUMBERS = ("bytes", "width", "height", "bits", "profile_bytes", "exif_bytes", "metadata_bytes",
+           "jpeg_quality", "jpeg_oddness", "jpeg_tables", "progressive")  # fmt: skip
+WORDS = ("format", "colour", "compression")
+
+
+class Look(NamedTuple):
+    """What a worker tells of one film.
+
+    Attributes
+    ----------
+    numbers : in the order of ``NUMBERS``, NaN where unknown
+    words : in the order of ``WORDS``
+    file : 16 bytes of the SHA-256 of the encoded file
+    hash : ``perceptual_hash`` of the copy
+    copy : the film at 64 × 64, by ``preprocess``
+    refusals : why a model must not answer this film
+    """
+
+    numbers: tuple[float, ...]
+    words: tuple[str, ...]
+    file: bytes
+    hash: bytes
+    copy: bytes
+    refusals: tuple[Reason, ...]
+
+
+def look(path: str) -> Look:
+    """Look at one film; raises ``UnreadableFilm``."""
+    film = read(source(path), name=path)
+    header = film.header
+    facts = file_facts(film.data, film.format)
+    unknown = float("nan")
+    numbers = (
+        unknown if film.format == "array" else float(facts.size),
+        float(header.width),
+        float(header.height),
+        float(header.bits),
+        float(facts.profile),
+        float(facts.exif),
+        float(facts.metadata),
+        unknown if facts.quality is None else facts.quality,
+        unknown if facts.oddness is None else facts.oddness,
+        float(facts.tables),
+        float(facts.progressive),
+    )
+    words = (film.format, header.colour, header.compression or "")
+    copy = preprocess(film, SMALL)
+    return Look(
+        numbers,
+        words,
+        bytes.fromhex(digest(film.data))[:16],
+        perceptual_hash(copy),
+        copy.tobytes(),
+        film.refusals,
+    )
+
+
+def perceptual_hash(copy: NDArray[np.uint8]) -> bytes:
+    """256 bits of a film: is each place of a 16 × 16 grid brighter than its neighbours?
+
+    The sign of the discrete Laplacian (four times a cell less its four neighbours) on an 18 × 18
+    reduction. What all chests share, bright middle and dark lungs, is smooth and drops out; a
+    plain difference hash keeps it, and calls strangers alike.
+    """
+    cells = np.asarray(
+        Image.fromarray(copy.astype(np.float32)).resize(
+            (HASH + 2, HASH + 2), Image.Resampling.BILINEAR
+        )
+    )
+    around = cells[:-2, 1:-1] + cells[2:, 1:-1] + cells[1:-1, :-2] + cells[1:-1, 2:]
+    return np.packbits(4 * cells[1:-1, 1:-1] - around > 0).tobytes()
+
+
+def picture(path: str) -> NDArray[np.uint8]:
+    """A film for people: at most 168 pixels a side, its own shape; raises ``UnreadableFilm``."""
+    values = read(source(path), name=path).decode(168).values
+    image = Image.fromarray(np.clip(np.rint(values), 0, 255).astype(np.uint8))
+    image.thumbnail((168, 168), Image.Resampling.BILINEAR)
+    return np.asarray(image)
+
+
+def pixel_digest(path: str) -> bytes:
+    """SHA-256 of a film's full-size grey values; raises ``UnreadableFilm``."""
+    values = np.ascontiguousarray(read(source(path), name=path).pixels)
+    return bytes.fromhex(digest(f"{values.shape} {values.dtype}", values.tobytes()))
+
+
+class Copies:
+    """Small copies of n films in an unnamed temporary file, read and written by row.
+
+    Read by ``pread``, not mapped: mapped pages would count as this process's memory.
+    """
+
+    def __init__(self, n: int) -> None:
+        self._file = tempfile.TemporaryFile(prefix="hilum-audit-")  # noqa: SIM115 (lives with self)
+        self._file.truncate(n * SMALL.size**2)
+
+    def keep(self, row: int, copy: bytes) -> None:
+        """Write the copy of one film."""
+        os.pwrite(self._file.fileno(), copy, row * SMALL.size**2)
+
+    def __getitem__(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """(k, 64, 64) copies of these rows; 0 where none was kept."""
+        size = SMALL.size**2
+        read = b"".join(os.pread(self._file.fileno(), size, size * int(row)) for row in rows)
+        return np.frombuffer(read, np.uint8).reshape(len(rows), SMALL.size, SMALL.size)
+
+
+@dataclass(frozen=True, eq=False)
+class Survey:
+    """What was seen of the n films of a manifest, by its rows.
+
+    Attributes
+    ----------
+    numbers : (n,) float64 each, by name; NaN where unknown
+    words : (n,) object arrays of texts, by name; ``""`` where unknown
+    file, copy : (n, 16) uint8, digests of the encoded file and of the small copy
+    hash : (n, 32) uint8, the perceptual hash
+    copies : the small copies
+    readable : (n,) bool
+    unreadable, refused : (row, reason)
+    """
+
+    numbers: dict[str, NDArray[np.float64]]
+    words: dict[str, NDArray[np.object_]]
+    file: NDArray[np.uint8]
+    copy: NDArray[np.uint8]
+    hash: NDArray[np.uint8]
+    copies: Copies
+    readable: NDArray[np.bool_]
+    unreadable: list[tuple[int, Reason]] = field(default_factory=list)
+    refused: list[tuple[int, Reason]] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.readable)
+
+    def batches(self, rows: NDArray[Any], size: int = 512) -> Iterator[NDArray[np.uint8]]:
+        """The copies of these rows, (b, 64, 64) at a time."""
+        for start in range(0, len(rows), size):
+            yield self.copies[rows[start : start + size]]
+
+
+def survey(manifest: Manifest, workers: Workers, progress: Progress = SILENT) -> Survey:
+    """Look at every film of a manifest, in isolated processes."""
+    n = len(manifest)
+    seen = Survey(
+        numbers={name: np.full(n, np.nan) for name in NUMBERS},
+        words={name: np.full(n, "", object) for name in WORDS},
+        file=np.zeros((n, 16), np.uint8),
+        copy=np.zeros((n, 16), np.uint8),
+        hash=np.zeros((n, HASH * HASH // 8), np.uint8),
+        copies=Copies(n),
+        readable=np.zeros(n, bool),
+    )
+    known: dict[str, str] = {}  # one object for each distinct word
+    files = (str(file) for file in manifest.files())
+    with progress.stage("looking at films", n) as advance:
+        for row, answer in workers.map(look, files, chunk=CHUNK):
+            advance(1)
+            if isinstance(answer, UnreadableFilm):
+                seen.unreadable.append((row, Reason(answer.code, answer.text)))
+                continue
+            seen.readable[row] = True
+            for name, number in zip(NUMBERS, answer.numbers, strict=True):
+                seen.numbers[name][row] = number
+            for name, word in zip(WORDS, answer.words, strict=True):
+                seen.words[name][row] = known.setdefault(word, word)
+            seen.file[row] = np.frombuffer(answer.file, np.uint8)
+            seen.hash[row] = np.frombuffer(answer.hash, np.uint8)
+            seen.copy[row] = np.frombuffer(bytes.fromhex(digest(answer.copy))[:16], np.uint8)
+            seen.copies.keep(row, answer.copy)
+            if answer.refusals:
+                seen.refused.append((row, answer.refusals[0]))
+    seen.unreadable.sort(key=lambda item: item[0])
+    seen.refused.sort(key=lambda item: item[0])
+    return seen

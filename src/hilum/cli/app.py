@@ -1,0 +1,116 @@
+"""The table of commands, and the one place that turns errors into lines and exit codes."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from importlib import import_module
+
+import click
+
+from hilum import __version__, machine
+from hilum.errors import HilumError, missing_extra, nearest
+
+# name: (where it is, one line for the list). Nothing is imported before it is called.
+COMMANDS = {
+    "demo": ("hilum.cli.demo:demo", "The whole way on made-up films, under two minutes."),
+    "predict": ("hilum.cli.predict:predict", "Answer films with a model."),
+    "index": ("hilum.cli.index:index", "Folder, table or archive to a manifest of films."),
+    "audit": ("hilum.cli.audit:audit", "What is wrong with a data set, before a model learns it."),
+    "train": ("hilum.cli.train:train", "Train a model by a recipe, or resume a run."),
+    "evaluate": ("hilum.cli.evaluate:evaluate", "Metrics, figures and a report for a model."),
+    "compare": ("hilum.cli.compare:compare", "The same training in several places, timed."),
+    "get": ("hilum.cli.get:get", "Fetch a published data set."),
+    "doctor": ("hilum.cli.doctor:doctor", "What is here, and what is missing."),
+}
+
+
+class Commands(click.Group):
+    """A group that imports a command when it is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, name = COMMANDS[cmd_name][0].partition(":")
+        command: click.Command = getattr(import_module(module), name)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            raise click.UsageError(f"no such command: {args[0]}. {nearest(args[0], COMMANDS)}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+
+@click.group(
+    cls=Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Exit codes: 0 done, 1 a defect of hilum's, 2 wrong usage, 3 refused, "
+    "4 some films unreadable, 130 interrupted.  Not a medical device.",
+)
+@click.version_option(__version__, message="hilum %(version)s")
+def hilum() -> None:
+    """From a folder of chest X-rays to a pneumonia classifier, and an answer for a film.
+
+    \b
+    Examples:
+      hilum predict film.jpg
+      hilum train films/ --out run
+      hilum evaluate films/ --model run
+    """
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line and exit with the code that the docs promise."""
+    sys.exit(run(sys.argv[1:] if arguments is None else arguments))
+
+
+def run(arguments: list[str]) -> int:
+    """Run the command line; returns the exit code."""
+    # Before numpy loads, so that its maths library takes the granted cores, not the host's.
+    machine.default_threads()
+    try:
+        code = hilum.main(args=arguments, prog_name="hilum", standalone_mode=False)
+        return code if isinstance(code, int) else 0
+    except HilumError as error:
+        return _say(str(error), error.exit_code)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message())
+        return 2
+    except click.ClickException as error:
+        return _say(error.format_message().strip() + _where(error), 2)
+    except (click.Abort, KeyboardInterrupt):
+        return _say("interrupted.", 130)
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader (head, less) has gone; nothing is wrong
+        return 0
+    except Exception as error:
+        extra = missing_extra(error) if isinstance(error, ModuleNotFoundError) else None
+        if extra is not None:
+            return _say(str(extra), extra.exit_code)
+        traceback.print_exc()
+        return _say(
+            "this is a defect of hilum's. Please report it with the lines above and the output "
+            "of hilum doctor.",
+            1,
+        )
+
+
+def _where(error: click.ClickException) -> str:
+    """`` See hilum COMMAND --help.`` where the error is a command's."""
+    ctx: click.Context | None = getattr(error, "ctx", None)
+    known = ctx is not None and ctx.info_name in COMMANDS
+    return f" See hilum {ctx.info_name} --help." if ctx is not None and known else ""
+
+
+def _say(text: str, code: int) -> int:
+    click.echo(f"hilum: {text[:1].lower() + text[1:] if text[1:2].islower() else text}", err=True)
+    return code

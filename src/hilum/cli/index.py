@@ -1,0 +1,43 @@
+"""``hilum index``"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from hilum.cli import options
+from hilum.cli.display import print_json, table
+
+
+@click.command()
+@click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
+@options.data_options(draw=True)
+@click.option("--out", "-o", type=click.Path(), default="films.csv", show_default=True)
+@options.common
+def index(sources: tuple[str, ...], out: str, quiet: bool, as_json: bool, **chosen: Any) -> None:
+    """List the films of a folder, a table or an archive, with labels, patients and parts.
+
+    \b
+    Examples:
+      hilum index chest_xray/ -o films.csv
+      hilum index labels.csv --images scans/ --positive Pneumonia
+    """
+    from hilum.datasets.index import index as make
+    from hilum.errors import FolderTaken
+
+    target = Path(out)
+    if target.exists():
+        raise FolderTaken(f"the file exists: {out}. Choose another with --out.")
+    manifest = make(*sources, **chosen, progress=options.terminal(quiet))
+    manifest.write(target)
+    if as_json:
+        print_json(manifest.description())
+        return
+    heads = ("part", *manifest.classes, "films", "patients")
+    click.echo(table(heads, manifest.counts(), right="lrrrr"))
+    if not quiet:
+        for line in manifest.remarks():
+            click.echo(line, err=True)
+        click.echo(f"manifest: {target}", err=True)

@@ -1,0 +1,84 @@
+"""Options that several commands share, each defined once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from hilum.cli.display import Terminal
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def data_options(draw: bool) -> Callable[[Command], Command]:
+    """The options of ``hilum index`` for every command that takes DATA.
+
+    Parameters
+    ----------
+    draw : whether the command may draw parts (``evaluate`` must not)
+    """
+    options = [
+        click.option("--kind", help="What the source is, where its content does not tell."),
+        click.option("--positive", metavar="NAME", help="The class that counts as positive."),
+        click.option("--task", help="The question: pneumonia, or one that the kind offers."),
+        click.option(
+            "--images", multiple=True, metavar="FOLDER", help="Where a label table's films are."
+        ),
+        click.option(
+            "--allow-leak", is_flag=True, help="Go on with patients in two parts; reports say so."
+        ),
+    ]
+    if draw:
+        options += [
+            click.option(
+                "--validation",
+                type=click.FloatRange(0, 0.9),
+                default=0.15,
+                show_default=True,
+                help="Share of the patients for validation.",
+            ),
+            click.option(
+                "--test",
+                type=click.FloatRange(0, 0.9),
+                default=0.15,
+                show_default=True,
+                help="Share for a test part, where the data has none.",
+            ),
+        ]
+    return _stacked(options)
+
+
+def _stacked(options: list[Any]) -> Callable[[Command], Command]:
+    def decorate(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+common = _stacked(
+    [
+        click.option("--quiet", "-q", is_flag=True, help="Results and errors only."),
+        click.option("--json", "as_json", is_flag=True, help="Machine-readable on stdout."),
+    ]
+)
+out = click.option(
+    "--out", "-o", type=click.Path(), help="Where results go (default: a dated folder here)."
+)
+model = click.option(
+    "--model",
+    type=click.Path(),
+    metavar="MODEL",
+    help="A bundle or a run folder (default: the model that ships with hilum).",
+)
+allow_modified = click.option(
+    "--allow-modified", is_flag=True, help="Use a model that was changed after it was sealed."
+)
+
+
+def terminal(quiet: bool) -> Terminal:
+    """The reporter for a command."""
+    return Terminal(quiet=quiet)

@@ -1,0 +1,71 @@
+"""``hilum train``"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from hilum.cli import options
+from hilum.cli.display import print_json
+
+
+@click.command()
+@click.argument("data", nargs=-1, metavar="DATA...")
+@click.option("--recipe", default="fast", show_default=True, metavar="NAME|FILE", help="How.")
+@click.option("--on", metavar="PLACE", help="Where: cpu, cpu:2, cpu:2x1, cuda, reference, ...")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of everything random.")
+@click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Change the recipe.")
+@click.option("--resume", type=click.Path(), metavar="RUN", help="Go on with a run folder.")
+@options.out
+@options.data_options(draw=True)
+@options.common
+def train(
+    data: tuple[str, ...],
+    recipe: str,
+    on: str | None,
+    seed: int,
+    changes: tuple[str, ...],
+    resume: str | None,
+    out: str | None,
+    quiet: bool,
+    as_json: bool,
+    **chosen: Any,
+) -> None:
+    """Train a model: films and a recipe in, a run folder with a sealed model out.
+
+    \b
+    Examples:
+      hilum train chest_xray/ --out run
+      hilum train films.csv --recipe paper2021 --on cpu:2@float32
+      hilum train --resume run
+    """
+    from hilum.training import train as training
+
+    progress = options.terminal(quiet)
+    if resume is not None:
+        if data or out:
+            raise click.UsageError("--resume takes a run folder and nothing else.")
+        run = training.resume(resume, progress=progress)
+    else:
+        if not data:
+            raise click.UsageError("which films? Name a folder, a table or a manifest.")
+        from hilum.datasets.index import open_data
+
+        manifest = open_data(data, progress=progress, **chosen)
+        run = training.train(
+            manifest, recipe, on=on, seed=seed, out=out, overrides=changes, progress=progress
+        )
+    if as_json:
+        print_json(
+            {
+                "run": str(run.folder),
+                "model": str(run.model_folder),
+                "digest": run.bundle.digest,
+                "environment": run.environment,
+                "epochs": [epoch.as_dict() for epoch in run.epochs],
+                "metrics": run.bundle.metrics,
+            }
+        )
+    else:
+        click.echo(f"run: {run.folder}\nmodel: {run.model_folder}")

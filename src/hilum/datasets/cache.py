@@ -1,0 +1,295 @@
+"""Films decoded once: pixels as a network takes them, kept on disk and mapped into memory."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import zlib
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hilum import machine, storage
+from hilum.datasets.archive import source
+from hilum.datasets.manifest import Manifest
+from hilum.datasets.shelf import Key, Register, Shelf, Verdict, keys
+from hilum.errors import DiskFull, Locked, TooManyUnreadable, UnreadableFilm
+from hilum.films.preprocess import Preprocessing, preprocess
+from hilum.films.radiograph import Reason
+from hilum.films.read import read
+from hilum.films.workers import Workers
+from hilum.progress import SILENT, Progress
+
+MARGIN = 64 << 20  # bytes of the disk that a cache leaves free
+CHUNK = 32  # films that a worker is handed at once
+
+
+@dataclass(frozen=True, eq=False)
+class Cache:
+    """The pixels of a manifest's films.
+
+    Attributes
+    ----------
+    pixels : (places, size, size) uint8, read-only, mapped from disk; holds other films too
+    rows : (n,) int64, the place of each film of the manifest in ``pixels``; -1 where it has none,
+        because it is unreadable or refused
+    unreadable : (path, reason) of the films that could not be read
+    refused : (path, reason) of the films that no model must answer (a lateral, a CT)
+    """
+
+    pixels: NDArray[np.uint8]
+    rows: NDArray[np.int64]
+    unreadable: list[tuple[str, Reason]] = field(default_factory=list)
+    refused: list[tuple[str, Reason]] = field(default_factory=list)
+
+    def of(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """(m, size, size) uint8: a copy of the pixels of these rows of the manifest.
+
+        Raises
+        ------
+        ValueError
+            One of them has no pixels.
+        """
+        places = self.rows[rows]
+        if (places < 0).any():
+            raise ValueError("a film without pixels was asked for")
+        return np.asarray(self.pixels[places])
+
+    @classmethod
+    def fill(
+        cls,
+        manifest: Manifest,
+        preprocessing: Preprocessing,
+        *,
+        workers: int | None = None,
+        progress: Progress = SILENT,
+        limit: float = 0.02,
+    ) -> Cache:
+        """Decode what is not there yet, by several processes, and map the pixels.
+
+        What was made is kept at once: a run that is killed goes on where it was. A second run of
+        the same preprocessing waits for the first. Pixels are checked against their checksums
+        each time; damaged ones are made again.
+
+        Parameters
+        ----------
+        workers : processes; all cores by default, 0 decodes in this process
+        limit : share of the manifest's films that may be unreadable (one film always may, unless
+            it is 0)
+
+        Raises
+        ------
+        TooManyUnreadable
+            More films than that cannot be read. What was decoded is kept.
+        DiskFull
+            The disk has no room for the pixels.
+        """
+        folder, guard = _place(preprocessing)
+        files = [str(file) for file in manifest.files()]
+        film_keys = keys(files)
+        shelf = Shelf(folder, preprocessing.size)
+        allowed = max(1.0, limit * len(manifest)) if limit > 0 else 0.0
+        if _missing(shelf, film_keys, files):
+            with _locked(guard, progress):
+                shelf.load()
+                if missing := _missing(shelf, film_keys, files):
+                    known = _without(manifest, shelf, film_keys)["unreadable"]
+                    if len(known) > allowed:
+                        raise _too_many(known, f"of {len(manifest)}")
+                    with _room(shelf.folder):
+                        left = allowed - len(known)
+                        _make(shelf, preprocessing, missing, workers, progress, left)
+                    shelf.load()
+        without = _without(manifest, shelf, film_keys)
+        if len(without["unreadable"]) > allowed:
+            raise _too_many(without["unreadable"], f"of {len(manifest)}")
+        rows = [
+            shelf.places[key] if key is not None and key not in shelf.verdicts else -1
+            for key in film_keys
+        ]
+        return cls(shelf.pixels(), np.array(rows, np.int64), **without)
+
+
+def _without(
+    manifest: Manifest, shelf: Shelf, film_keys: list[Key | None]
+) -> dict[str, list[tuple[str, Reason]]]:
+    """The films that are known to have no pixels: ``unreadable`` and ``refused``, with reasons."""
+    found: dict[str, list[tuple[str, Reason]]] = {"unreadable": [], "refused": []}
+    for path, key in zip(manifest.path, film_keys, strict=True):
+        if key is None:
+            found["unreadable"].append((path, Reason("missing", "there is no such file")))
+        elif key in shelf.verdicts:
+            verdict = shelf.verdicts[key]
+            found[verdict.kind].append((path, verdict.reason))
+    return found
+
+
+def _missing(shelf: Shelf, film_keys: list[Key | None], files: list[str]) -> dict[Key, str]:
+    """The films that have neither sound pixels nor a reason to have none."""
+    sound = shelf.sound(key for key in film_keys if key is not None)
+    return {
+        key: file
+        for key, file in zip(film_keys, files, strict=True)
+        if key is not None and key not in sound and key not in shelf.verdicts
+    }
+
+
+def _make(
+    shelf: Shelf,
+    preprocessing: Preprocessing,
+    missing: dict[Key, str],
+    workers: int | None,
+    progress: Progress,
+    allowed: float,
+) -> None:
+    """Decode films into their places; damaged ones go where they were."""
+    size = preprocessing.size
+    _check_room(shelf, len(missing))
+    new = [key for key in missing if key not in shelf.places]
+    first = shelf.reserve(len(new))
+    places = {key: shelf.places[key] for key in missing if key in shelf.places}
+    places |= {key: first + i for i, key in enumerate(new)}
+    progress.say(
+        f"decoding {len(missing):,} films to {size} × {size}: "
+        f"{len(missing) * shelf.film_bytes / 1e6:,.0f} MB in {shelf.folder}"
+    )
+    shelf.describe(preprocessing)
+    order = list(missing)
+    decode = partial(decode_into, str(shelf.pixel_file), preprocessing)
+    count = machine.cores() if workers is None else workers
+    count = min(count, -(-len(order) // CHUNK))
+    unreadable: list[tuple[str, Reason]] = []
+    with (
+        Register(shelf) as register,
+        Workers(count) as pool,
+        progress.stage("decoding films", len(order)) as advance,
+    ):
+        tasks = ((places[key], missing[key]) for key in order)
+        for number, answer in pool.map(decode, tasks, chunk=CHUNK):
+            key = order[number]
+            if isinstance(answer, UnreadableFilm):
+                reason = Reason(answer.code, answer.text)
+                register.note(key, Verdict("unreadable", reason))
+                unreadable.append((missing[key], reason))
+                if len(unreadable) > allowed:
+                    raise _too_many(unreadable, "so far")
+            elif isinstance(answer, Reason):
+                register.note(key, Verdict("refused", answer))
+            else:
+                register.keep(key, places[key], answer)
+            advance(1)
+
+
+def decode_into(
+    pixel_file: str, preprocessing: Preprocessing, task: tuple[int, str]
+) -> int | Reason:
+    """Write a film's pixels to its place; a worker's task.
+
+    Parameters
+    ----------
+    task : the place, and the film's path
+
+    Returns
+    -------
+    the CRC-32 of the pixels, or why no model must answer this film
+    """
+    place, file = task
+    film = read(source(file), name=file)
+    if film.refusals:
+        return film.refusals[0]
+    data = preprocess(film, preprocessing).tobytes()
+    with _room(Path(pixel_file).parent):
+        descriptor = os.open(pixel_file, os.O_WRONLY)
+        try:
+            os.pwrite(descriptor, data, place * len(data))
+        finally:
+            os.close(descriptor)
+    return zlib.crc32(data)
+
+
+def _check_room(shelf: Shelf, films: int) -> None:
+    shelf.folder.mkdir(parents=True, exist_ok=True)
+    need, free = films * shelf.film_bytes, shutil.disk_usage(shelf.folder).free
+    if need + MARGIN > free:
+        raise DiskFull(
+            f"no room for {films:,} decoded films: {need / 1e6:,.0f} MB are needed and "
+            f"{free / 1e6:,.0f} MB are free in {shelf.folder}. Free some space (hilum doctor "
+            "--clear empties the cache), or set HILUM_CACHE to another disk."
+        )
+
+
+@contextmanager
+def _room(folder: Path) -> Iterator[None]:
+    """A full disk in plain words."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise DiskFull(
+            f"the disk is full: {folder}; the films decoded so far are kept. Free some space and "
+            "go on, or set HILUM_CACHE to another disk."
+        ) from None
+
+
+def _too_many(unreadable: list[tuple[str, Reason]], share: str) -> TooManyUnreadable:
+    first = "; ".join(f"{Path(path).name}: {reason.text}" for path, reason in unreadable[:3])
+    return TooManyUnreadable(
+        f"too many films cannot be read: {len(unreadable)} {share} ({first}). "
+        "Mend them or take them out."
+    )
+
+
+def _base() -> Path:
+    return machine.cache_folder() / "films-1"
+
+
+def _place(preprocessing: Preprocessing) -> tuple[Path, Path]:
+    """The folder of one preprocessing, and its lock beside it."""
+    folder = _base() / preprocessing.digest
+    return folder, folder.with_suffix(".lock")
+
+
+@contextmanager
+def _locked(guard: Path, progress: Progress) -> Iterator[None]:
+    """The lock of a cache; waits for another run, and says so."""
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(storage.lock(guard, what="cache"))
+        except Locked:
+            progress.say("another run decodes films into the same cache: waiting for it")
+            stack.enter_context(storage.lock(guard, wait=True, what="cache"))
+        yield
+
+
+def usage() -> tuple[Path, int]:
+    """The cache's folder, and the bytes of disk that it takes."""
+    folder = _base()
+    blocks = 0
+    for file in folder.rglob("*") if folder.is_dir() else ():
+        try:
+            blocks += file.stat().st_blocks  # holes take none
+        except OSError:
+            continue  # it went away meanwhile
+    return folder, 512 * blocks
+
+
+def clear() -> tuple[Path, int]:
+    """Empty the cache; returns its folder and the bytes that it took.
+
+    Raises
+    ------
+    Locked
+        A run is decoding films into it.
+    """
+    folder, size = usage()
+    for shelf in [path for path in folder.glob("*") if path.is_dir()]:
+        with storage.lock(shelf.with_suffix(".lock"), what="cache"):
+            shutil.rmtree(shelf)
+    return folder, size

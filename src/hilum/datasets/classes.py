@@ -1,0 +1,134 @@
+"""What the class names of a source mean: which is positive, which negative."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hilum.errors import Refused, UsageError, nearest
+
+NEGATIVE = {
+    "normal",
+    "no finding",
+    "nofinding",
+    "no pneumonia",
+    "not pneumonia",
+    "non pneumonia",
+    "negative",
+    "healthy",
+    "0",
+    "0.0",
+    "false",
+    "no",
+}
+POSITIVE = {
+    "pneumonia",
+    "opacity",
+    "lung opacity",
+    "bacteria",
+    "virus",
+    "bacterial",
+    "viral",
+    "bacterial pneumonia",
+    "viral pneumonia",
+    "pneumonia bacterial",
+    "pneumonia viral",
+    "positive",
+    "1",
+    "1.0",
+    "true",
+    "yes",
+}
+# Words of a yes or a no, which name no class.
+_BARE = {"0", "0.0", "1", "1.0", "true", "false", "yes", "no", "positive", "negative"}
+
+
+@dataclass(frozen=True)
+class Meaning:
+    """Labels with what they stand for.
+
+    Attributes
+    ----------
+    label : (n,) int8: 0, 1, or -1 where the source says nothing
+    classes : names of class 0 and 1
+    task : ``pneumonia``, or the positive class in lower case
+    """
+
+    label: NDArray[np.int8]
+    classes: tuple[str, str]
+    task: str
+
+
+def plain(name: str) -> str:
+    """A class name as it is compared: lower case, words apart by one space."""
+    return " ".join(name.replace("_", " ").replace("-", " ").lower().split())
+
+
+def meaning(names: Sequence[str], positive: str | None, where: str) -> Meaning:
+    """Labels from class names.
+
+    Parameters
+    ----------
+    names : the class of each film as the source writes it, ``""`` where it says nothing
+    positive : the class that counts as positive; all others are then negative
+    where : the source, for messages
+
+    Raises
+    ------
+    UsageError
+        A name that is not known and no ``positive``, or a ``positive`` that is not there.
+    Refused
+        No labelled film, or only one class.
+    """
+    counted = Counter(name for name in names if name)
+    if not counted:
+        raise Refused(f"no labels: {where}. Name the classes by folders or in a table.")
+    if positive is not None:
+        yes = {name for name in counted if plain(name) == plain(positive)}
+        if not yes:
+            raise UsageError(
+                f"no such class to be positive: {positive} in {where}. {nearest(positive, counted)}"
+            )
+        task = "pneumonia" if plain(positive) in POSITIVE else plain(positive).replace(" ", "-")
+    else:
+        unknown = [name for name in counted if plain(name) not in NEGATIVE | POSITIVE]
+        if unknown:
+            raise UsageError(
+                f"unknown class: {unknown[0]} ({counted[unknown[0]]} films) in {where}. "
+                f"{_hint(unknown[0], counted)}"
+            )
+        yes = {name for name in counted if plain(name) in POSITIVE}
+        task = "pneumonia"
+    no = set(counted) - yes
+    if not yes or not no:
+        only = ", ".join(sorted(counted))
+        raise Refused(
+            f"only one class: {sum(counted.values())} films of {only} in {where}. "
+            "Two are needed to learn or to judge; name the positive one with --positive."
+        )
+    label = {**dict.fromkeys(no, 0), **dict.fromkeys(yes, 1), "": -1}
+    return Meaning(
+        np.array([label[name] for name in names], np.int8),
+        (_named(no, f"no {task}"), _named(yes, task)),
+        task,
+    )
+
+
+def _hint(name: str, counted: Counter[str]) -> str:
+    close = nearest(plain(name), (NEGATIVE | POSITIVE) - _BARE)
+    others = " or ".join(f"--positive {other!r}" for other in sorted(counted)[:3])
+    return (
+        f"{close} Else say which class is positive: {others}."
+        if "mean" in close
+        else (f"Say which class is positive: {others}.")
+    )
+
+
+def _named(names: set[str], default: str) -> str:
+    """The class's one name in the source; where it has several or a bare yes or no, ours."""
+    name = next(iter(names))
+    return name if len(names) == 1 and plain(name) not in _BARE else default

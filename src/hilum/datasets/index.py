@@ -1,0 +1,245 @@
+"""From a source to a manifest: which films, what of, whose, and in which part."""
+
+# Paths as texts: sources have a hundred thousand films.
+# ruff: noqa: PTH120
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hilum.datasets import classes, split
+from hilum.datasets.manifest import PARTS, Manifest, is_manifest
+from hilum.datasets.sources import class_folders, dicom, medmnist, nih, openi, rsna, table
+from hilum.datasets.sources.listing import Listing, Request, common_folder, existing
+from hilum.errors import LeakError, Refused, UsageError, nearest
+from hilum.progress import SILENT, Progress
+
+# A published validation part of fewer films is merged into train: Kermany's has 16.
+FEW = 100
+
+
+def index(
+    *sources: str | Path,
+    kind: str | None = None,
+    positive: str | None = None,
+    validation: float = 0.15,
+    test: float = 0.15,
+    allow_leak: bool = False,
+    task: str | None = None,
+    draw: bool = True,
+    images: Iterable[str | Path] = (),
+    progress: Progress = SILENT,
+) -> Manifest:
+    """List films with labels, patients and parts.
+
+    Parameters
+    ----------
+    sources : folders, a table or an archive
+    kind : what they are, one of ``KINDS``; by default their content tells
+    positive : the class that counts as positive, where its name is not a known one
+    validation, test : shares of the patients to draw, where the source has no such part
+    allow_leak : go on with patients in two parts; counted in ``notes["leak"]``
+    task : the question, where a kind offers several; for folders and tables its name
+    draw : False keeps to the parts that the source has
+    images : folders of the films that a table names
+
+    Raises
+    ------
+    UsageError
+        A source, class, column or option that is not there or not known.
+    LeakError
+        A patient in two parts.
+    Refused
+        No film, no label, or one class only.
+    """
+    paths = existing(sources)
+    if not paths:
+        raise UsageError("which films? Name a folder, a table or an archive.")
+    chosen = kind or tell_kind(paths)
+    if chosen not in KINDS:
+        raise UsageError(f"no such kind of source: {chosen}. {nearest(chosen, KINDS)}")
+    request = Request(paths, existing(images), task, progress)
+    with progress.stage("listing films"):
+        listing = KINDS[chosen](request)
+        if chosen in ("folders", "table"):
+            dicom.know_patients(listing, progress)
+    where = ", ".join(str(path) for path in paths)
+    if not listing.file:
+        raise Refused(f"no films: {where}. {len(listing.stray)} other files are there.")
+    manifest = _labelled(listing, positive, task, where)
+    manifest.notes["kind"] = chosen
+    manifest.notes["sources"] = [str(path) for path in paths]
+    return _parted(manifest, validation, test, draw, allow_leak)
+
+
+def open_data(
+    sources: str | Path | Sequence[str | Path],
+    *,
+    allow_leak: bool = False,
+    progress: Progress = SILENT,
+    **options: Any,
+) -> Manifest:
+    """DATA of every command: a manifest is read as it is, anything else is indexed.
+
+    Parameters
+    ----------
+    options : those of :func:`index`
+    """
+    if isinstance(sources, str | Path):
+        sources = (sources,)
+    if len(sources) == 1 and is_manifest(path := Path(sources[0]).expanduser()):
+        manifest = Manifest.read(path)
+        if not manifest.root.is_dir():
+            raise UsageError(
+                f"the films' folder is not there: {manifest.root}, named by {path}. "
+                f"Put it back, or set root in {path.with_suffix('.json').name}."
+            )
+        _check_leaks(manifest, allow_leak or "leak" in manifest.notes)
+    else:
+        manifest = index(*sources, allow_leak=allow_leak, progress=progress, **options)
+    for line in manifest.remarks():
+        progress.say(line)
+    return manifest
+
+
+def tell_kind(paths: Sequence[Path]) -> str:
+    """What sources are, by their content."""
+    if len(paths) == 1 and paths[0].is_file():
+        path = paths[0]
+        if path.suffix.lower() == ".npz":
+            return "medmnist"
+        if path.name.lower().endswith((".csv", ".csv.gz", ".tsv")):
+            heads = table.Table(path, heads_only=True)
+            return next((kind for kind, is_it in _TABLES.items() if is_it(heads)), "table")
+    elif len(paths) == 1:
+        for kind, named in _NAMES.items():
+            if any(any(paths[0].glob(pattern)) for pattern in named):
+                return kind
+        return "folders"
+    elif all(path.is_dir() for path in paths):
+        return "folders"
+    raise UsageError(
+        f"cannot tell what this is: {paths[0]}. Name folders or one table, or say it with --kind "
+        f"({', '.join(KINDS)})."
+    )
+
+
+KINDS: dict[str, Callable[[Request], Listing]] = {
+    "folders": class_folders.read,
+    "table": table.read,
+    "nih": nih.read,
+    "rsna": rsna.read,
+    "openi": openi.read,
+    "dicom": dicom.read,
+    "medmnist": medmnist.read,
+}
+_TABLES = {"nih": nih.is_it, "rsna": rsna.is_it, "openi": openi.is_it, "dicom": dicom.is_it}
+_NAMES = {"nih": nih.TABLES, "rsna": rsna.TABLES, "openi": openi.TABLES}
+
+
+def _labelled(listing: Listing, positive: str | None, task: str | None, where: str) -> Manifest:
+    """Columns with labels, in the order of their paths, relative to one root."""
+    _refuse_twice(listing.file)
+    meaning = classes.meaning(listing.name, positive or listing.positive, where)
+    root = str(listing.root)
+    if any(
+        os.path.dirname(file) != root and not file.startswith(root + os.sep)
+        for file in listing.file
+    ):  # a table may reach outside its folder
+        root = str(common_folder([os.path.dirname(file) for file in listing.file]))
+    start = len(root.rstrip(os.sep)) + 1
+    path = [file[start:].replace(os.sep, "/") for file in listing.file]
+    order = sorted(range(len(path)), key=path.__getitem__)
+    notes = dict(listing.notes)
+    own = len(listing.own)
+    notes["patients"] = {"by_name_or_table": len(path) - own, "own": own}
+    if listing.stray:
+        notes["passed_over"] = {
+            "files": len(listing.stray),
+            "examples": sorted(set(listing.stray))[:5],
+        }
+    return Manifest(
+        root=Path(root),
+        path=tuple(path[i] for i in order),
+        label=meaning.label[np.array(order, np.int64)],
+        patient=tuple(listing.patient[i] for i in order),
+        part=tuple(listing.part[i] for i in order),
+        extra={name: tuple(column[i] for i in order) for name, column in listing.extra.items()},
+        task=listing.task or task or meaning.task,
+        classes=meaning.classes,
+        notes=notes,
+    )
+
+
+def _refuse_twice(files: Sequence[str]) -> None:
+    seen: set[str] = set()
+    for file in files:
+        if file in seen:
+            raise UsageError(f"a film stands twice: {file}. Name each source once.")
+        seen.add(file)
+
+
+def _parted(
+    manifest: Manifest, validation: float, test: float, draw: bool, allow_leak: bool
+) -> Manifest:
+    """Leaks refused, a tiny published validation part merged, missing parts drawn."""
+    notes = manifest.notes
+    published = manifest.parts()
+    notes["published"] = published
+    _check_leaks(manifest, allow_leak)
+    if not draw:
+        return manifest
+    part = list(manifest.part)
+    few = part.count("validation")
+    if "train" in published and 0 < few < FEW:
+        part = ["train" if p == "validation" else p for p in part]
+        notes["merged"] = {"part": "validation", "into": "train", "films": few}
+    shares = {}
+    if "test" not in published and test > 0:
+        shares["test"] = test
+    if "validation" not in part and validation > 0:
+        shares["validation"] = validation
+    if shares and {"train", ""} & set(part):
+        drawn, salt = split.draw_parts(manifest.patient, manifest.label, part, shares)
+        part = list(drawn)
+        notes["drawn"] = {
+            "shares": shares,
+            "by": "patient",
+            "rule": "SHA-256 of salt, part and patient",
+            "salt": salt,
+        }
+    parted = replace(manifest, part=tuple(part))
+    assert set(parted.part) <= {*PARTS, ""}
+    return parted
+
+
+def _check_leaks(manifest: Manifest, allowed: bool) -> None:
+    """Refuse patients in two parts, or count them."""
+    torn = split.leaks(manifest)
+    if not torn:
+        return
+    if allowed:
+        manifest.notes["leak"] = len(torn)
+        manifest.notes["leak_films"] = sum(len(leak.rows) for leak in torn)
+        return
+    named = []
+    for leak in torn[:3]:
+        films = [
+            next(
+                f"{manifest.path[row]} ({part})" for row in leak.rows if manifest.part[row] == part
+            )
+            for part in leak.parts
+        ]
+        named.append(f"{leak.patient}: {', '.join(films)}")
+    more = f"; and {len(torn) - 3} more" if len(torn) > 3 else ""
+    raise LeakError(
+        f"patients in two parts: {len(torn)} with {sum(len(leak.rows) for leak in torn)} films "
+        f"({'; '.join(named)}{more}). Move them into one part, or go on with --allow-leak: every "
+        "report will say so."
+    )

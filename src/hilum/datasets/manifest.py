@@ -1,0 +1,306 @@
+"""The list of films of a data set, as columns, and its two files on disk."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterable, Sized
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hilum import storage
+from hilum.errors import UsageError
+
+if TYPE_CHECKING:
+    from hilum.films.radiograph import Radiograph
+
+FORMAT = 1
+PARTS = ("train", "validation", "test")
+COLUMNS = ("path", "label", "patient", "part")
+
+
+@dataclass(frozen=True, eq=False)
+class Manifest:
+    """Films as columns of equal length n.
+
+    Attributes
+    ----------
+    root : folder that ``path`` is relative to
+    path : n relative POSIX paths (``archive.npz#17`` for an array in an archive)
+    label : (n,) int8, 0 or 1, -1 where unknown
+    patient : n grouping keys (never a bare hospital number)
+    part : n of ``train``, ``validation``, ``test`` or ``""``
+    extra : further columns by name (``view``, ``age``, ``sex``, ``subtype``, ``source``, one for
+        each finding), each n texts, ``""`` where unknown
+    task : ``pneumonia`` or the name of another binary task
+    classes : names of class 0 and 1, as the source wrote them
+    notes : JSON-able: how the split was drawn, what was merged, passed over, left out and why,
+        ``leak`` count where one was allowed
+    """
+
+    root: Path
+    path: tuple[str, ...]
+    label: NDArray[np.int8]
+    patient: tuple[str, ...]
+    part: tuple[str, ...]
+    extra: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    task: str = "pneumonia"
+    classes: tuple[str, str] = ("normal", "pneumonia")
+    notes: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        columns: dict[str, Sized] = {
+            "label": self.label,
+            "patient": self.patient,
+            "part": self.part,
+            **self.extra,
+        }
+        for name, column in columns.items():
+            if len(column) != len(self.path):
+                raise ValueError(f"column {name} has {len(column)} rows, path {len(self.path)}")
+
+    def __len__(self) -> int:
+        return len(self.path)
+
+    def files(self) -> list[Path]:
+        """Absolute paths, one a film; of an array in an archive, ``archive.npz#17``."""
+        return [self.root / path for path in self.path]
+
+    def read_film(self, row: int) -> Radiograph:
+        """One film, from its file or its archive; raises ``UnreadableFilm``."""
+        from hilum.datasets.archive import source
+        from hilum.films.read import read
+
+        return read(source(self.root / self.path[row]), name=self.path[row])
+
+    def select(self, rows: NDArray[Any]) -> Manifest:
+        """The rows at these indices or where this mask is true."""
+        rows = np.asarray(rows)
+        chosen = np.flatnonzero(rows) if rows.dtype == bool else rows.astype(np.int64)
+
+        def of(column: tuple[str, ...]) -> tuple[str, ...]:
+            return tuple(column[i] for i in chosen.tolist())
+
+        return replace(
+            self,
+            path=of(self.path),
+            label=self.label[chosen],
+            patient=of(self.patient),
+            part=of(self.part),
+            extra={name: of(column) for name, column in self.extra.items()},
+        )
+
+    def of_part(self, part: str) -> Manifest:
+        """The films of one part; ``UsageError`` naming the parts there are if it is absent."""
+        here = self.parts()
+        if part not in here:
+            there = f"There are: {', '.join(here)}." if here else "These films have no parts."
+            raise UsageError(f"no such part in these films: {part}. {there}")
+        return self.select(np.array([p == part for p in self.part], bool))
+
+    def parts(self) -> list[str]:
+        """The parts that have films, in the order of ``PARTS``; empty where none was drawn."""
+        there = set(self.part)
+        return [part for part in PARTS if part in there]
+
+    def counts(self) -> list[tuple[str, int, int, int, int]]:
+        """A row for each part: its name, films of class 0 and 1, films, patients."""
+        rows = []
+        part = np.array(self.part, object)
+        for name in [*self.parts(), *([""] if "" in set(self.part) else [])]:
+            here = part == name
+            labels = self.label[here]
+            patients = {self.patient[i] for i in np.flatnonzero(here).tolist()}
+            rows.append(
+                (
+                    name or "(none)",
+                    int((labels == 0).sum()),
+                    int((labels == 1).sum()),
+                    len(labels),
+                    len(patients),
+                )
+            )
+        return rows
+
+    def description(self) -> dict[str, Any]:
+        """What ``films.json`` holds."""
+        negative, positive = self.classes
+        return {
+            "format": FORMAT,
+            "root": str(self.root),
+            "task": self.task,
+            "classes": list(self.classes),
+            "positive": positive,
+            "films": len(self),
+            "patients": len(set(self.patient)),
+            "counts": {
+                part: {negative: n0, positive: n1, "patients": patients}
+                for part, n0, n1, _, patients in self.counts()
+            },
+            "digest": self.digest,
+            "notes": self.notes,
+        }
+
+    def remarks(self) -> list[str]:
+        """Sentences for people on what was merged, drawn, passed over, left out or leaks."""
+        return remarks(self.notes)
+
+    @property
+    def digest(self) -> str:
+        """Digest of paths, labels, patients and parts, in order."""
+        rows = zip(self.path, self.label.tolist(), self.patient, self.part, strict=True)
+        return storage.digest(json.dumps(list(rows), ensure_ascii=False, separators=(",", ":")))
+
+    def write(self, csv_path: Path | str) -> None:
+        """Write ``films.csv`` and ``films.json`` beside it, each atomically.
+
+        Raises
+        ------
+        UsageError
+            The name does not end in ``.csv``.
+        """
+        csv_path = Path(csv_path)
+        if csv_path.suffix.lower() != ".csv":
+            raise UsageError(f"a manifest is a CSV file: {csv_path}. Name it films.csv.")
+        csv_path.parent.mkdir(parents=True, exist_ok=True)
+        labels = ["" if label < 0 else str(label) for label in self.label.tolist()]
+        with storage.atomic_write(csv_path, "w") as stream:
+            # Line ends as in RFC 4180; with "\n" alone a "\r" in a name would not be quoted.
+            table = csv.writer(stream, lineterminator="\r\n")
+            table.writerow((*COLUMNS, *self.extra))
+            table.writerows(
+                zip(self.path, labels, self.patient, self.part, *self.extra.values(), strict=True)
+            )
+        storage.write_json(csv_path.with_suffix(".json"), self.description())
+
+    @classmethod
+    def read(cls, csv_path: Path | str) -> Manifest:
+        """Read what ``write`` wrote; a CSV that was edited since is read as it is now.
+
+        Raises
+        ------
+        UsageError
+            A file is missing, of a newer format, or not a manifest.
+        """
+        csv_path = Path(csv_path)
+        about = _about(csv_path)
+        try:
+            with csv_path.open(encoding="utf-8-sig", newline="") as stream:
+                table = csv.reader(stream)
+                heads = next(table, [])
+                rows = [row for row in table if row]
+        except (OSError, UnicodeDecodeError, csv.Error) as error:
+            raise UsageError(f"not a manifest: {csv_path} ({error}). Index the films again.") from (
+                error
+            )
+        if tuple(heads[: len(COLUMNS)]) != COLUMNS:
+            raise UsageError(
+                f"not a manifest: {csv_path} begins with {', '.join(heads[:4])}, "
+                f"not {', '.join(COLUMNS)}. Index the films again."
+            )
+        wrong = next((i for i, row in enumerate(rows) if len(row) != len(heads)), None)
+        if wrong is not None:
+            raise UsageError(
+                f"a row does not fit its heads: row {wrong + 2} of {csv_path} has "
+                f"{len(rows[wrong])} cells, not {len(heads)}. Mend it."
+            )
+        columns: list[tuple[str, ...]] = list(zip(*rows, strict=True)) or [()] * len(heads)
+        root = Path(about["root"])
+        manifest = cls(
+            root=root if root.is_absolute() else (csv_path.parent / root).resolve(),
+            path=columns[0],
+            label=np.array(_labels(columns[1], csv_path), np.int8),
+            patient=columns[2],
+            part=_checked(columns[3], csv_path),
+            extra=dict(zip(heads[4:], columns[4:], strict=True)),
+            task=about["task"],
+            classes=(about["classes"][0], about["classes"][1]),
+            notes=about.get("notes", {}),
+        )
+        if manifest.digest != about.get("digest"):
+            manifest.notes["edited"] = True
+        return manifest
+
+
+def remarks(notes: dict[str, Any]) -> list[str]:
+    """The notes of a manifest as sentences, one for each thing that a reader should know."""
+    lines = []
+    if "leak" in notes:
+        lines.append(
+            f"LEAK allowed: {notes['leak']} patients have films in two parts, so figures on these "
+            "parts flatter."
+        )
+    if merged := notes.get("merged"):
+        lines.append(
+            f"the published {merged['part']} part was merged into {merged['into']}: its "
+            f"{merged['films']} films are too few to judge by."
+        )
+    if drawn := notes.get("drawn"):
+        shares = " and ".join(f"{name} ({share:.0%})" for name, share in drawn["shares"].items())
+        lines.append(f"drawn by patient: {shares}; adding films moves nobody.")
+    if own := notes.get("patients", {}).get("own"):
+        lines.append(
+            f"no patient is known for {own} films: each counts as a patient of its own. If some "
+            "belong together, index a table with a patient column."
+        )
+    for left in notes.get("left_out", []):
+        lines.append(f"left out: {left['films']} {left.get('what', 'films')}, {left['why']}.")
+    if passed := notes.get("passed_over"):
+        examples = ", ".join(passed["examples"])
+        lines.append(f"passed over: {passed['files']} files that are no films ({examples}).")
+    for folder in notes.get("folders_passed_over", []):
+        lines.append(f"passed over: the folder {folder}, neither a class nor a part.")
+    if notes.get("edited"):
+        lines.append("the manifest was edited after it was written.")
+    return lines
+
+
+def is_manifest(path: Path) -> bool:
+    """Whether this is a CSV with the JSON file of a manifest beside it."""
+    if path.suffix.lower() != ".csv" or not path.with_suffix(".json").is_file():
+        return False
+    with path.open(encoding="utf-8-sig", errors="replace", newline="") as stream:
+        return stream.readline().rstrip("\r\n").startswith(",".join(COLUMNS))
+
+
+def _about(csv_path: Path) -> dict[str, Any]:
+    path = csv_path.with_suffix(".json")
+    try:
+        about = json.loads(path.read_text(encoding="utf-8"))
+        newer = int(about["format"]) > FORMAT
+        known = isinstance(about["root"], str) and len(about["classes"]) == 2 and "task" in about
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UsageError(
+            f"not a manifest: {path} is missing or broken ({error}). Index the films again."
+        ) from error
+    if newer:
+        raise UsageError(
+            f"a manifest of a newer hilum: {path} has format {about['format']}, this one reads up "
+            f"to {FORMAT}. Update hilum, or index the films again."
+        )
+    if not known:
+        raise UsageError(f"not a manifest: {path} lacks its keys. Index the films again.")
+    return dict(about)
+
+
+def _labels(column: Iterable[str], csv_path: Path) -> list[int]:
+    meaning = {"0": 0, "1": 1, "": -1, "-1": -1}
+    try:
+        return [meaning[text] for text in column]
+    except KeyError as error:
+        raise UsageError(
+            f"a label that is not 0, 1 or empty: {error} in {csv_path}. Mend it."
+        ) from None
+
+
+def _checked(column: tuple[str, ...], csv_path: Path) -> tuple[str, ...]:
+    unknown = sorted(set(column) - {*PARTS, ""})
+    if unknown:
+        raise UsageError(
+            f"no such part: {unknown[0]} in {csv_path}. There are {', '.join(PARTS)} and empty."
+        )
+    return column

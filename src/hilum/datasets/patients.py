@@ -1,0 +1,101 @@
+"""Whose film it is, told from its name, so that one patient never lies in two parts.
+
+A key groups films; it is not a hospital number. What the published names mean:
+
+* Kermany as on Kaggle: ``person1000_bacteria_2931``. Bacteria and viruses are numbered apart,
+  the same number is another child there, so the key is (agent, number).
+* Kermany's healthy films: ``IM-0115-0001`` and ``NORMAL2-IM-0383-0001``, two series of numbers,
+  so the key is (prefix, number).
+* Kermany as on Mendeley: ``BACTERIA-1008087-0001``: a randomised number of the patient.
+* ChestX-ray14: ``00000013_005``: the patient's number, then the follow-up.
+* Open-i: ``CXR17_IM-0499-1001``: the number of the report, one for each examination.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import re
+import secrets
+from pathlib import Path, PurePosixPath
+
+from hilum import storage
+from hilum.errors import Refused
+from hilum.machine import config_folder
+
+# The name may go on behind its number ("..._2931_flipped"): that is still the same child.
+_END = r"(?![0-9])"
+_NAMES = (
+    (re.compile(rf"person(\d+)_(bacteria|virus)_\d+{_END}", re.I), "{2}-{1}"),
+    (re.compile(rf"(normal2-)?IM-(\d+)-\d+{_END}", re.I), "{1}IM-{2}"),
+    (re.compile(rf"(?:bacteria|virus|normal)-(\d{{5,}})-\d+{_END}", re.I), "mendeley-{1}"),
+    (re.compile(rf"(\d{{8}})_\d{{3}}{_END}"), "nih-{1}"),
+    (re.compile(r"CXR(\d+)_(?:\d+_)?IM-\d+", re.I), "openi-{1}"),
+)
+_AGENT = re.compile(r"person\d+_(bacteria|virus)_|(bacteria|virus)-\d{5,}-", re.I)
+
+
+def known_patient(path: str | Path) -> str | None:
+    """The patient's key where the file's name tells it, else None."""
+    stem = PurePosixPath(path).name
+    for pattern, key in _NAMES:
+        match = pattern.match(stem)
+        if match:
+            groups = [group or "" for group in match.groups()]
+            return key.format("", *groups).lower()
+    return None
+
+
+def patient_key(path: str | Path) -> str:
+    """The patient's key, else the path without its suffix: then each film is its own patient.
+
+    Parameters
+    ----------
+    path : relative to the data set's root (two folders may hold the same file name)
+    """
+    known = known_patient(path)
+    return known if known is not None else str(PurePosixPath(path).with_suffix(""))
+
+
+def agent(path: str | Path) -> str:
+    """``bacteria`` or ``virus`` where Kermany's names tell it, else ``""``."""
+    match = _AGENT.match(PurePosixPath(path).name)
+    return (match[1] or match[2]).lower() if match else ""
+
+
+def hashed(identifier: str) -> str:
+    """A patient's identifier as a keyed hash: the same here every time, telling nothing.
+
+    HMAC-SHA-256 under a random key that this user's configuration folder keeps (mode 0600, made
+    when it is first needed); elsewhere the same patient has another hash.
+    """
+    return "h" + hmac.new(_key(), identifier.strip().encode(), hashlib.sha256).hexdigest()[:20]
+
+
+def _key() -> bytes:
+    path = config_folder() / "patients.key"
+    try:
+        return _read_key(path)
+    except FileNotFoundError:
+        pass
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with storage.lock(path.with_name("patients.key.lock"), wait=True):
+        if not path.exists():
+            old = os.umask(0o077)
+            try:
+                with storage.atomic_write(path) as stream:
+                    stream.write(secrets.token_bytes(32))
+            finally:
+                os.umask(old)
+        return _read_key(path)
+
+
+def _read_key(path: Path) -> bytes:
+    key = path.read_bytes()
+    if len(key) < 32:
+        raise Refused(
+            f"the key of the patient hashes is damaged: {path}. Put its copy back, or delete it: "
+            "patients then get new hashes, and splits drawn by them move."
+        )
+    return key

@@ -1,0 +1,1 @@
+"""One file for each kind of source: where its films, labels and patients stand."""

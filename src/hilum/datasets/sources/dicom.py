@@ -1,0 +1,175 @@
+"""DICOM films: labels by UID from a table, patients and views from the headers.
+
+Identifiers stay here: a manifest gets the patient as a keyed hash (``patients.hashed``), never a
+name, number, date or UID. File names go into a manifest as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from hilum import machine
+from hilum.datasets import patients
+from hilum.datasets.sources.listing import Listing, Request, common_folder, part_named
+from hilum.datasets.sources.table import LABEL, PART, PATH, PATIENT, Table
+from hilum.errors import Refused, UnreadableFilm, UsageError
+from hilum.films.read import find, sniff
+from hilum.films.read import read as read_film
+from hilum.films.workers import Workers
+from hilum.progress import Progress
+
+FILM_UID = ("sopinstanceuid", "sopuid", "instanceuid", "imageuid", "sopinstance")
+STUDY_UID = ("studyinstanceuid", "studyuid", "studyinstance", "study")
+_CHUNK = 64
+
+
+@dataclass(frozen=True)
+class Known:
+    """What a header tells, its patient already a hash."""
+
+    instance: str
+    study: str
+    patient: str
+    view: str
+    age: str
+    sex: str
+
+
+def is_it(table: Table) -> bool:
+    """Whether a table is of labels by UID, by its heads."""
+    return (table.has(FILM_UID) or table.has(STUDY_UID)) and not table.has(PATH)
+
+
+def read(request: Request) -> Listing:
+    """List DICOM films whose SOP Instance UID or Study Instance UID a table labels.
+
+    Raises
+    ------
+    UsageError
+        The table has no column of UIDs or of labels, or two labels for one UID.
+    Refused
+        No film of the table is there.
+    """
+    path = request.one
+    if path.is_dir():
+        raise UsageError(f"DICOM films need their labels: {path}. Name a table, with --images.")
+    table = Table(path)
+    by_film = table.has(FILM_UID)
+    uids = table.needed(FILM_UID if by_film else STUDY_UID, "UIDs")
+    labels = _one_each(uids, table.needed(LABEL, "labels"), path)
+    parts = _one_each(uids, table.column(PART), path)
+    people = _one_each(uids, table.column(PATIENT), path)
+    folders = request.images or [path.parent]
+    listing = Listing(common_folder(folders) if len(folders) > 1 else folders[0])
+    passed: list[Path] = []
+    files = [str(file) for file in find(folders, passed=passed)]
+    listing.stray = [file.name for file in passed]
+    seen: set[str] = set()
+    unlabelled = broken = 0
+    for file, known in headers(files, request.progress):
+        if known is None:
+            broken += 1
+            continue
+        uid = known.instance if by_film else known.study
+        if not labels.get(uid):
+            unlabelled += 1
+            continue
+        seen.add(uid)
+        patient = patients.hashed(people[uid]) if people[uid] else known.patient
+        part = part_named(parts[uid]) if parts[uid] else ""
+        if part is None:
+            raise UsageError(
+                f"no such part: {parts[uid]!r} in {path}. Write train, validation, test."
+            )
+        listing.add(
+            file,
+            labels[uid],
+            patient or str(Path(file).relative_to(listing.root).with_suffix("")),
+            part,
+            {"view": known.view, "age": known.age, "sex": known.sex},
+            own=not patient,
+        )
+    missing = len(set(labels) - seen)
+    if not listing.file:
+        raise Refused(
+            f"no film of {path.name} is there: {missing} rows have none. "
+            "Say where the films are with --images."
+        )
+    listing.left_out(missing, "their film is not there", "rows")
+    listing.left_out(unlabelled, "the table has no label for them")
+    listing.left_out(broken, "no DICOM header can be read, so no label is known", "files")
+    return listing
+
+
+def know_patients(listing: Listing, progress: Progress, *, views_only: bool = False) -> None:
+    """Fill in patients, and view, age and sex, from the headers of those films that are DICOM.
+
+    Parameters
+    ----------
+    views_only : leave the patients, where the set's headers do not tell them
+    """
+    rows = {listing.file[row]: row for row in listing.own if _is_dicom(listing.file[row])}
+    if not rows:
+        return
+    for column in ("view", "age", "sex"):
+        listing.extra.setdefault(column, [""] * len(listing.file))
+    known_rows: set[int] = set()
+    for file, known in headers(list(rows), progress):
+        if known is None:
+            continue  # a broken film stays in the list; reading it will say why
+        row = rows[file]
+        if known.patient and not views_only:
+            listing.patient[row] = known.patient
+            known_rows.add(row)
+        for column in ("view", "age", "sex"):
+            listing.extra[column][row] = listing.extra[column][row] or getattr(known, column)
+    listing.own = [row for row in listing.own if row not in known_rows]
+
+
+def headers(files: list[str], progress: Progress) -> Iterator[tuple[str, Known | None]]:
+    """(file, what its header tells) in order; None for one that cannot be opened or is no DICOM.
+
+    Headers come from strangers: more than a few are parsed in processes of their own.
+    """
+    count = min(machine.cores(), len(files) // _CHUNK)
+    with Workers(count) as pool, progress.stage("reading headers", len(files)) as advance:
+        for number, answer in pool.map(header_of, files, chunk=_CHUNK, ordered=True):
+            advance(1)
+            yield files[number], None if isinstance(answer, UnreadableFilm) else _hashed(answer)
+
+
+def header_of(file: str) -> tuple[str, ...]:
+    """Instance, study, patient, view, age and sex of a DICOM file; a worker's task."""
+    film = read_film(file)
+    if film.format != "dicom":
+        raise UnreadableFilm("not-a-film", "this is no DICOM file")
+    header = film.header
+    age = "" if header.age is None else f"{header.age:g}"
+    texts = (header.instance, header.study, header.patient, header.view, age, header.sex)
+    return tuple(text or "" for text in texts)
+
+
+def _hashed(told: tuple[str, ...]) -> Known:
+    instance, study, patient, view, age, sex = told
+    return Known(instance, study, patients.hashed(patient) if patient else "", view, age, sex)
+
+
+def _is_dicom(file: str) -> bool:
+    try:
+        with Path(file).open("rb") as stream:
+            return sniff(stream.read(256)) == "dicom"
+    except OSError:
+        return False
+
+
+def _one_each(uids: Iterable[str], column: Iterable[str], path: Path) -> dict[str, str]:
+    told: dict[str, str] = {}
+    for row, (uid, value) in enumerate(zip(uids, column, strict=True)):
+        if told.setdefault(uid, value) != value:
+            raise UsageError(
+                f"two answers for one UID: row {row + 2} of {path} says {value!r}, an earlier row "
+                f"{told[uid]!r}. Mend it."
+            )
+    return told

@@ -1,0 +1,167 @@
+"""NIH ChestX-ray14: 112,120 films with labels mined from reports (Wang et al., CVPR 2017).
+
+The table is ``Data_Entry_2017.csv`` (or ``_v2020``, gzipped or not); the films are found by
+their stems in any folders, in whatever format they were copied to. The official lists beside the
+table (``train_val_list.txt``, ``test_list.txt``) make the parts; where only the first is there, the
+other is its complement.
+"""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+from hilum.datasets.sources.listing import Listing, Request, common_folder
+from hilum.datasets.sources.table import Table, by_stem
+from hilum.errors import Refused, UsageError
+
+TABLES = ("Data_Entry_2017*.csv", "Data_Entry_2017*.csv.gz")
+FINDINGS = (
+    "Atelectasis",
+    "Cardiomegaly",
+    "Consolidation",
+    "Edema",
+    "Effusion",
+    "Emphysema",
+    "Fibrosis",
+    "Hernia",
+    "Infiltration",
+    "Mass",
+    "Nodule",
+    "Pleural_Thickening",
+    "Pneumonia",
+    "Pneumothorax",
+)
+NOTHING = "No Finding"
+_IMAGE, _LABELS, _PATIENT = ("imageindex",), ("findinglabels",), ("patientid",)
+
+# "pneumonia" is pneumonia against no finding, "pneumonia-vs-all" against everything else; the
+# same for each other finding.
+TASKS = (
+    "pneumonia",
+    "pneumonia-vs-all",
+    *(f.lower() for f in FINDINGS if f != "Pneumonia"),
+    *(f"{f.lower()}-vs-all" for f in FINDINGS if f != "Pneumonia"),
+)
+
+
+def is_it(table: Table) -> bool:
+    """Whether a table is ChestX-ray14's, by its heads."""
+    return table.has(_IMAGE) and table.has(_LABELS)
+
+
+def read(request: Request) -> Listing:
+    """List the films that are both in the table and in the folders.
+
+    Raises
+    ------
+    UsageError
+        The table, a task or a label that is not there or not known.
+    Refused
+        No film of the table is there.
+    """
+    task = request.question(TASKS)
+    path = _table(request.one)
+    table = Table(path)
+    names = table.needed(_IMAGE, "film names")
+    labels = table.needed(_LABELS, "findings")
+    people = table.column(_PATIENT)
+    ages = table.column(("patientage",))
+    sexes = table.column(("patientsex", "patientgender"))
+    views = table.column(("viewposition",))
+    parts = _official(path.parent)
+    folders = request.images or [path.parent]
+    listing = Listing(path.parent, task=task)
+    files = by_stem(folders, listing)
+    finding = next(f for f in FINDINGS if f.lower() == task.removesuffix("-vs-all"))
+    listing.positive = finding
+    named: set[str] = set()
+    missing = others = 0
+    for row, name in enumerate(names):
+        stem = name.rpartition(".")[0] or name
+        named.add(stem)
+        file = files.get(stem)
+        if file is None:
+            missing += 1
+            continue
+        there = set(labels[row].split("|"))
+        unknown = there - {*FINDINGS, NOTHING}
+        if unknown:
+            raise UsageError(
+                f"unknown finding: {min(unknown)} in row {row + 2} of {path}. Mend it."
+            )
+        label = _label(there, finding, task.endswith("-vs-all"))
+        if not label:
+            others += 1
+            continue
+        patient = f"nih-{int(people[row] or stem.partition('_')[0]):08d}"
+        listing.add(
+            file,
+            label,
+            patient,
+            parts(stem),
+            {
+                "view": views[row],
+                "age": _years(ages[row]),
+                "sex": sexes[row],
+                **{f: "1" if f in there else "0" for f in FINDINGS},
+            },
+        )
+    if not listing.file:
+        where = ", ".join(str(folder) for folder in folders)
+        raise Refused(
+            f"no film of {path.name} with {finding} or {NOTHING} is in {where}: "
+            f"{missing} rows have no film there. Say where the films are with --images."
+        )
+    listing.left_out(missing, "their film is not there", "rows")
+    listing.left_out(others, f"neither {finding} nor {NOTHING}")
+    listing.left_out(len(set(files) - named), "the table does not name them")
+    listing.root = common_folder([*folders]) if len(folders) > 1 else folders[0]
+    return listing
+
+
+def _table(source: Path) -> Path:
+    if source.is_file():
+        return source
+    found = sorted(path for pattern in TABLES for path in source.glob(pattern))
+    if not found:
+        raise UsageError(f"no table Data_Entry_2017*.csv: {source}. Name the table itself.")
+    return found[0]
+
+
+def _label(there: set[str], finding: str, against_all: bool) -> str:
+    """The class name; ``""`` for a film that the task leaves out."""
+    if finding in there:
+        return finding
+    if against_all:
+        return f"no {finding}"
+    return NOTHING if there == {NOTHING} else ""
+
+
+def _official(folder: Path):  # type: ignore[no-untyped-def]
+    """``part(stem)`` by the official lists beside the table; ``""`` where there is none."""
+    train, test = _listed(folder, "train_val_list"), _listed(folder, "test_list")
+
+    def part(stem: str) -> str:
+        if train is not None and stem in train:
+            return "train"
+        if test is not None:
+            return "test" if stem in test else ""
+        return "" if train is None else "test"
+
+    return part
+
+
+def _listed(folder: Path, name: str) -> set[str] | None:
+    for file in (folder / f"{name}.txt", folder / f"{name}.txt.gz"):
+        if file.is_file():
+            data = gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()
+            return {line.strip().rpartition(".")[0] for line in data.decode().splitlines()} - {""}
+    return None
+
+
+def _years(text: str) -> str:
+    """``58``, ``058Y``, ``018M`` and ``012D`` as years."""
+    unit = {"M": 12.0, "D": 365.25, "W": 52.18}.get(text[-1:].upper(), 1.0)
+    digits = text.rstrip("YyMmDdWw")
+    return f"{float(digits) / unit:g}" if digits.replace(".", "", 1).isdigit() else ""

@@ -1,0 +1,94 @@
+"""RSNA Pneumonia Detection Challenge 2018: 26,684 labelled DICOM films, chosen from ChestX-ray14.
+
+``stage_2_train_labels.csv`` has a row for each box (``patientId,x,y,width,height,Target``),
+``stage_2_detailed_class_info.csv`` beside it a class for each film. Its ``patientId`` names a film;
+whose films belong together is not published there. Never pool it with ChestX-ray14.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hilum.datasets.sources.dicom import know_patients
+from hilum.datasets.sources.listing import Listing, Request, common_folder
+from hilum.datasets.sources.table import Table, by_stem
+from hilum.errors import Refused, UsageError
+
+TABLES = ("*train_labels.csv",)
+_ID, _TARGET, _CLASS = ("patientid",), ("target",), ("class",)
+_OPACITY, _NORMAL = "Lung Opacity", "Normal"
+# Opacity against healthy films, or against all without one.
+TASKS = ("pneumonia", "pneumonia-vs-all")
+
+
+def is_it(table: Table) -> bool:
+    """Whether a table is the challenge's table of boxes, by its heads."""
+    return table.has(_ID) and table.has(_TARGET) and table.has(("x",)) and table.has(("width",))
+
+
+def read(request: Request) -> Listing:
+    """List the films of the challenge's table.
+
+    Raises
+    ------
+    UsageError
+        The task needs the table of classes, which is not there.
+    Refused
+        No film of the table is there.
+    """
+    path = _table(request.one)
+    table = Table(path)
+    target = dict(zip(table.needed(_ID, "films"), table.needed(_TARGET, "targets"), strict=True))
+    classes = _classes(path)
+    task = request.question(TASKS) if request.task or classes else "pneumonia-vs-all"
+    if task == "pneumonia" and not classes:
+        raise UsageError(
+            f"no table of classes: {path.parent}/stage_2_detailed_class_info.csv tells which films "
+            "are normal. Put it there, or take --task pneumonia-vs-all."
+        )
+    folders = request.images or [path.parent]
+    listing = Listing(folders[0], task=task, positive=_OPACITY)
+    if len(folders) > 1:
+        listing.root = common_folder(folders)
+    files = by_stem(folders, listing)
+    missing = others = 0
+    for film, hit in target.items():
+        file = files.get(film)
+        if file is None:
+            missing += 1
+            continue
+        name = _OPACITY if hit == "1" else "no opacity"
+        if task == "pneumonia" and hit != "1":
+            name = _NORMAL if classes.get(film) == _NORMAL else ""
+        if not name:
+            others += 1
+            continue
+        listing.add(file, name, f"rsna-{film}", extra={"finding": classes.get(film, "")}, own=True)
+    if not listing.file:
+        raise Refused(
+            f"no film of {path.name} is there: {missing} rows have none. "
+            "Say where the films are with --images."
+        )
+    # Its headers tell view, age and sex; PatientID there is the film's own number again.
+    know_patients(listing, request.progress, views_only=True)
+    listing.left_out(missing, "their film is not there", "rows")
+    listing.left_out(others, "neither an opacity nor normal")
+    listing.left_out(len(set(files) - set(target)), "the table does not name them")
+    return listing
+
+
+def _table(source: Path) -> Path:
+    if source.is_file():
+        return source
+    found = sorted(path for pattern in TABLES for path in source.glob(pattern))
+    if not found:
+        raise UsageError(f"no table stage_2_train_labels.csv: {source}. Name the table itself.")
+    return found[0]
+
+
+def _classes(path: Path) -> dict[str, str]:
+    found = sorted(path.parent.glob("*detailed_class_info.csv"))
+    if not found:
+        return {}
+    table = Table(found[0])
+    return dict(zip(table.needed(_ID, "films"), table.needed(_CLASS, "classes"), strict=True))

@@ -1,0 +1,224 @@
+"""A table (CSV) of paths and labels, with patients and parts where it has them."""
+
+# Paths as texts: tables have a hundred thousand rows.
+# ruff: noqa: PTH100, PTH113, PTH118, PTH119, PTH120, PTH122
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from hilum.datasets import patients
+from hilum.datasets.sources.listing import Listing, Request, common_folder, part_named
+from hilum.errors import Refused, UsageError
+from hilum.films.read import find
+
+# What people call the columns, best first; compared without case, spaces and underscores.
+PATH = ("path", "filepath", "file", "filename", "image", "imagepath", "imageindex", "film")
+LABEL = ("label", "class", "finding", "target", "diagnosis", "category")
+PATIENT = ("patient", "patientid", "patientkey", "subject", "subjectid")
+PART = ("part", "split", "subset", "fold")
+EXTRA = {
+    "view": ("view", "viewposition", "projection"),
+    "age": ("age", "patientage"),
+    "sex": ("sex", "patientsex", "gender", "patientgender"),
+    "subtype": ("subtype", "agent"),
+    "source": ("source", "site", "hospital"),
+}
+
+
+class Table:
+    """A CSV (``.gz`` too) in memory: columns by the names that people use.
+
+    Parameters
+    ----------
+    heads_only : read the first line alone, to tell what the table is
+
+    Attributes
+    ----------
+    heads : column names as written
+    rows : lists of cells, all as long as ``heads``
+    """
+
+    def __init__(self, path: Path, *, heads_only: bool = False) -> None:
+        self.path = path
+        try:
+            with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:
+                data = stream.readline() if heads_only else stream.read()
+            text = data.decode("utf-8-sig")
+        except (OSError, EOFError, UnicodeDecodeError) as error:
+            raise UsageError(f"not a table: {path} ({error}). Give a CSV in UTF-8.") from error
+        first = text[: text.find("\n")] if "\n" in text else text
+        delimiter = max(",;\t", key=first.count)
+        try:
+            cells = [row for row in csv.reader(io.StringIO(text), delimiter=delimiter) if row]
+        except csv.Error as error:
+            raise UsageError(f"not a table: {path} ({error}). Give a CSV.") from error
+        self.heads = [head.strip() for head in cells[0]] if cells else []
+        width = len(self.heads)
+        self.rows = [
+            row if len(row) == width else (row + [""] * width)[:width] for row in cells[1:]
+        ]
+        self._column = {_plain(head): i for i, head in reversed(list(enumerate(self.heads)))}
+
+    def has(self, names: Sequence[str]) -> bool:
+        return any(name in self._column for name in names)
+
+    def column(self, names: Sequence[str]) -> list[str]:
+        """The first of these columns that is there, stripped; empty texts where none is."""
+        for name in names:
+            if name in self._column:
+                i = self._column[name]
+                return [row[i].strip() for row in self.rows]
+        return [""] * len(self.rows)
+
+    def needed(self, names: Sequence[str], what: str) -> list[str]:
+        """As ``column``; ``UsageError`` naming the columns that there are if none is."""
+        if not self.has(names):
+            raise UsageError(
+                f"no column of {what}: {self.path} has {', '.join(self.heads[:12]) or 'no heads'}. "
+                f"Call it one of {', '.join(names)}."
+            )
+        return self.column(names)
+
+
+def read(request: Request) -> Listing:
+    """List the films of a table.
+
+    Its paths are relative to the folders of ``images`` (the table's own where none is given), or
+    name files there by their stems.
+
+    Raises
+    ------
+    UsageError
+        A column is missing, a path stands twice, or a part has no known name.
+    Refused
+        Not one of the films is there.
+    """
+    path = request.one
+    table = Table(path)
+    written = table.needed(PATH, "paths")
+    names = table.needed(LABEL, "labels")
+    parts = [_part(text, path, row) for row, text in enumerate(table.column(PART))]
+    own_patients = table.has(PATIENT)
+    people = table.column(PATIENT)
+    extra = {name: table.column(heads) for name, heads in EXTRA.items() if table.has(heads)}
+    _refuse_twice(written, path)
+    listing = Listing(path.parent)
+    files = located(written, request.images or [path.parent], listing)
+    missing = unlabelled = 0
+    for row, file in enumerate(files):
+        if file is None:
+            missing += 1
+            continue
+        if not names[row]:
+            unlabelled += 1
+            continue
+        patient = patients.hashed(people[row]) if people[row] else patients.known_patient(file)
+        own = patient is None
+        more = {name: column[row] for name, column in extra.items()}
+        listing.add(
+            file,
+            names[row],
+            patient or os.path.splitext(written[row])[0],
+            parts[row],
+            more,
+            own=own,
+        )
+    if not listing.file and missing:
+        raise Refused(
+            f"none of the films is there: {path} names {missing}, the first {written[0]}. "
+            "Say where they are with --images."
+        )
+    listing.left_out(missing, f"their film is not there (first: {_first(written, files)})", "rows")
+    listing.left_out(unlabelled, "without a label", "rows")
+    if own_patients:
+        listing.notes["patient_ids"] = "keyed hashes of the table's"
+    if listing.file:
+        listing.root = common_folder([os.path.dirname(file) for file in listing.file])
+    return listing
+
+
+def located(written: Sequence[str], images: Sequence[Path], listing: Listing) -> list[str | None]:
+    """The file of each path of a table, None where there is none.
+
+    A path is looked for as it is, below each folder of ``images``, and by its stem among all
+    files in them (tables name ``.png`` where the copies are ``.jpg``).
+    """
+    found: list[str | None] = []
+    stems: dict[str, str] | None = None
+    bases = [str(folder) for folder in images]
+    for text in written:
+        text = text.replace("\\", "/")
+        file = next(
+            (joined for base in bases if os.path.isfile(joined := os.path.join(base, text))), None
+        )
+        if file is None and text:
+            if stems is None:
+                stems = by_stem(images, listing)
+            file = stems.get(_stem(text))
+        found.append(os.path.abspath(file) if file else None)
+    return found
+
+
+def by_stem(images: Iterable[Path], listing: Listing) -> dict[str, str]:
+    """Files below folders by the stem of their name; the first folder wins.
+
+    Raises
+    ------
+    UsageError
+        One folder holds two films of the same stem.
+    """
+    stems: dict[str, str] = {}
+    for folder in images:
+        here: dict[str, str] = {}
+        passed: list[Path] = []
+        for file in map(str, find([folder], passed=passed)):
+            stem = _stem(file)
+            if stem in here:
+                raise UsageError(
+                    f"two films of one name: {here[stem]} and {file}. "
+                    "Name the folder that is meant with --images."
+                )
+            here[stem] = file
+        listing.stray += [path.name for path in passed]
+        stems = {**here, **stems}
+    return stems
+
+
+def _stem(path: str) -> str:
+    return os.path.splitext(os.path.basename(path))[0]
+
+
+def _plain(head: str) -> str:
+    return "".join(c for c in head.lower() if c.isalnum())
+
+
+def _part(text: str, path: Path, row: int) -> str:
+    if not text:
+        return ""
+    part = part_named(text)
+    if part is None:
+        raise UsageError(
+            f"no such part: {text!r} in row {row + 2} of {path}. "
+            "There are train, validation, test and empty."
+        )
+    return part
+
+
+def _refuse_twice(written: Sequence[str], path: Path) -> None:
+    first: dict[str, int] = {}
+    for row, text in enumerate(written):
+        if text and first.setdefault(text, row) != row:
+            raise UsageError(
+                f"a film stands twice: {text} in rows {first[text] + 2} and {row + 2} of {path}. "
+                "Take one out."
+            )
+
+
+def _first(written: Sequence[str], files: Sequence[str | None]) -> str:
+    return next((text for text, file in zip(written, files, strict=True) if file is None), "")

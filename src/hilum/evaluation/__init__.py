@@ -1,0 +1,1 @@
+"""What answers are worth: scores, metrics with intervals, figures and a report."""

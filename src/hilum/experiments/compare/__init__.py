@@ -1,0 +1,1 @@
+"""The paper's experiment: the same training in several places, side by side."""

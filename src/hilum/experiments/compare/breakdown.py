@@ -1,0 +1,272 @@
+"""Where the time of a training step goes, measured on a few steps of their own.
+
+On torch by its profiler, on the reference by timers around its formulas. The timed epochs of a
+comparison run without either. Parts, in milliseconds a step:
+
+    data          films gathered, augmented and scaled while the network waits
+    transfer      to and from another device
+    convolution   forward and backward; hilum's own kernels do ReLU and pooling in the same pass
+    pooling       where it is a step of its own
+    dense         matrix products of dense layers
+    optimiser     the update of the weights
+    exchange      what sharing gradients between processes adds to a step
+    other         activations, loss, bookkeeping, waiting
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hilum.errors import WorkerLost
+from hilum.experiments.compare.jobs import WORKER, Job
+from hilum.experiments.compare.timers import timers
+from hilum.machine import Place
+
+PARTS = (
+    "data",
+    "transfer",
+    "convolution",
+    "pooling",
+    "dense",
+    "optimiser",
+    "exchange",
+    "other",
+)
+WARM, STEPS = 3, 6
+
+# Names of operators and of their gradients hold these words; the first that is found counts.
+_WORDS = {
+    "convolution": ("conv", "_firstblock", "_block"),
+    "pooling": ("pool",),
+    "dense": ("linear", "addmm", "aten::mm", "matmul"),
+}
+_RANGES = {"hilum data": "data", "Optimizer.": "optimiser"}
+
+
+def breakdown(job: Job) -> dict[str, Any]:
+    """Milliseconds a step by part, for the place of a job that was trained before.
+
+    Returns
+    -------
+    dict with ``parts``, ``ms_per_step`` (median of the same steps without a profiler), ``steps``
+    and ``method``; the same from every process of a group
+    """
+    from hilum import machine
+    from hilum.datasets.cache import Cache
+    from hilum.datasets.manifest import Manifest
+    from hilum.training import group
+    from hilum.training.learner import class_weights
+    from hilum.training.parts import films_of
+    from hilum.training.recipe import Recipe
+    from hilum.training.train import make_learner
+
+    machine.keep_memory()
+    place = Place.parse(job.place).resolved()
+    if place.processes > 1 and group.STORE not in os.environ:
+        return _by_a_group(job, place)
+    machine.set_threads(place.threads or 1)
+    recipe = Recipe.load(job.recipe, job.overrides)
+    manifest = Manifest.read(job.manifest)
+    films = films_of(manifest, Cache.fill(manifest, recipe.preprocessing), "train")
+    weights = class_weights(films.labels, recipe.training.class_weights)
+    steps = _batches(len(films), recipe)
+    if place.kind == "reference":
+        return _reference(make_learner(recipe, place, weights), films, recipe, steps[0])
+    if place.processes == 1:
+        return _torch(make_learner(recipe, place, weights), films, recipe, steps)
+    with group.joined(place) as together:
+        learner = make_learner(recipe, place, weights, together)
+        try:
+            return _torch(learner, films, recipe, steps)
+        finally:
+            learner.leave()  # type: ignore[attr-defined]
+
+
+def _batches(films: int, recipe: Any) -> list[NDArray[np.int64]]:
+    """Whole batches in the order of the first epoch, as many as are ever wanted."""
+    from hilum.training.loop import batches, order
+
+    plan = batches(order(recipe.training.seed, 0, films), recipe.training.batch, "drop")
+    return [plan[i % len(plan)] for i in range(WARM + 2 * STEPS)]
+
+
+def _torch(learner: Any, films: Any, recipe: Any, plan: list[NDArray[np.int64]]) -> dict[str, Any]:
+    import torch
+    from torch.profiler import ProfilerActivity, profile, record_function
+
+    prepare = learner.prepare
+
+    def marked(batch: NDArray[np.int64]) -> Any:
+        with record_function("hilum data"):
+            return prepare(batch)
+
+    learner.prepare = marked
+    learner.begin(films, recipe.training.epochs - 1)
+    lr = recipe.optimiser.lr
+    on_gpu = learner.device.type == "cuda"
+    wait: Callable[[], Any] = torch.cuda.synchronize if on_gpu else lambda: None
+
+    def timed(batch: NDArray[np.int64], *, alone: bool = False) -> float:
+        with learner.shared.no_sync() if alone else nullcontext():
+            wait()
+            began = time.perf_counter()
+            learner.step(batch, lr)
+            wait()
+            return 1e3 * (time.perf_counter() - began)
+
+    for batch in plan[:WARM]:
+        timed(batch)
+    plain, alone = [], []
+    for batch in plan[WARM : WARM + STEPS]:
+        plain.append(timed(batch))
+        if learner.group is not None:
+            alone.append(timed(batch, alone=True))
+    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]
+    with profile(activities=activities, acc_events=True) as profiled:
+        for batch in plan[WARM + STEPS :]:
+            with record_function("hilum step"):
+                timed(batch)
+    parts = _sorted(profiled.events(), on_gpu, STEPS)
+    if alone:
+        parts["exchange"] = max(0.0, statistics.median(plain) - statistics.median(alone))
+    usual = statistics.median(plain)
+    known = sum(parts.values())
+    parts["other"] = max(0.0, (usual if on_gpu or alone else _whole(profiled, STEPS)) - known)
+    method = "torch.profiler" + (
+        ", time on the GPU; what it does not compute is other" if on_gpu else ", time on the CPU"
+    )
+    if alone:
+        method += "; exchange: the same steps with and without it"
+    return _result(parts, usual, STEPS, method)
+
+
+def _sorted(events: Any, on_gpu: bool, steps: int) -> dict[str, float]:
+    """Own time of every operator by part, ms a step; what has no name of its own is left out."""
+    parts = dict.fromkeys(PARTS, 0.0)
+    for event in events:
+        part = _part(event)
+        if on_gpu:
+            for kernel in event.kernels:
+                copies = kernel.name.lower().startswith("memcpy")
+                where = "transfer" if copies and "dtod" not in kernel.name.lower() else part
+                if where:
+                    parts[where] += kernel.duration
+        elif part and _within_a_step(event):
+            parts[part] += event.self_cpu_time_total
+    return {name: total / 1e3 / steps for name, total in parts.items()}
+
+
+def _part(event: Any) -> str | None:
+    """The part that an operator belongs to: a marked range around it, else its nearest name."""
+    named: str | None = None
+    while event is not None:
+        for mark, part in _RANGES.items():
+            if event.name.startswith(mark):
+                return part
+        if named is None:
+            name = event.name.lower()
+            named = next((p for p, words in _WORDS.items() if any(w in name for w in words)), None)
+        event = event.cpu_parent
+    return named
+
+
+def _within_a_step(event: Any) -> bool:
+    while event is not None:
+        if event.name == "hilum step":
+            return True
+        event = event.cpu_parent
+    return False
+
+
+def _whole(profiled: Any, steps: int) -> float:
+    """ms a step while the profiler watched."""
+    total = sum(e.cpu_time_total for e in profiled.events() if e.name == "hilum step")
+    return float(total) / 1e3 / steps
+
+
+def _result(parts: dict[str, float], usual: float, steps: int, method: str) -> dict[str, Any]:
+    return {
+        "parts": {name: round(parts[name], 3) for name in PARTS},
+        "ms_per_step": round(usual, 3),
+        "steps": steps,
+        "method": method,
+    }
+
+
+def _reference(learner: Any, films: Any, recipe: Any, batch: NDArray[np.int64]) -> dict[str, Any]:
+    """One step of the NumPy formulas, each timed where it is called."""
+    learner.begin(films, 0)
+    with timers() as spent:
+        began = time.perf_counter()
+        learner.step(batch, recipe.optimiser.lr)
+        usual = 1e3 * (time.perf_counter() - began)
+    parts = {**dict.fromkeys(PARTS, 0.0), **{k: 1e3 * s for k, s in spent.items()}}
+    parts["other"] = max(0.0, usual - sum(parts.values()))
+    return _result(parts, usual, 1, "timers around the formulas")
+
+
+# --- processes that share gradients ---------------------------------------------------------------
+
+
+def _by_a_group(job: Job, place: Place) -> dict[str, Any]:
+    """The breakdown of rank 0, from processes that train together."""
+    from torch import distributed
+
+    from hilum.training import group
+
+    store = distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    ranks: list[subprocess.Popen[str]] = []
+    asked = json.dumps({**job.as_dict(), "began": time.time()}) + "\n"
+    try:
+        for rank in range(place.processes):
+            mine = {
+                "RANK": str(rank),
+                "WORLD_SIZE": str(place.processes),
+                group.STORE: f"127.0.0.1:{store.port}",
+            }
+            ranks.append(
+                subprocess.Popen(
+                    [sys.executable, "-m", WORKER],
+                    env={**os.environ, **mine},
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    text=True,
+                )
+            )
+            _stdin(ranks[-1]).write(asked)
+            _stdin(ranks[-1]).flush()
+        return _answer(ranks)
+    finally:
+        for process in ranks:
+            if process.poll() is None:
+                process.kill()
+            process.wait()
+
+
+def _stdin(process: subprocess.Popen[str]) -> Any:
+    return process.stdin
+
+
+def _answer(ranks: list[subprocess.Popen[str]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for process in reversed(ranks):  # rank 0 last: its words are the answer
+        assert process.stdout is not None
+        outcome: dict[str, Any] = {"status": "failed", "reason": "a process left no word"}
+        for line in process.stdout:
+            if line.startswith("{"):
+                outcome = json.loads(line).get("outcome", outcome)
+        if outcome["status"] != "done":
+            raise WorkerLost(outcome["reason"])
+        found = outcome["found"]
+    return found

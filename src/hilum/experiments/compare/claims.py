@@ -1,0 +1,129 @@
+"""What the paper claims of speed and convergence, each with what was measured here."""
+
+from __future__ import annotations
+
+from html import escape
+
+from hilum import report
+from hilum.experiments.compare.comparison import Comparison
+from hilum.report import Section
+
+Row = tuple[str, str, str]
+
+
+def section(comparison: Comparison) -> Section:
+    """The claims as a table: what it says, the verdict, the figures."""
+    rows = [[escape(claim), verdict, said] for claim, verdict, said in rows_of(comparison)]
+    return Section(
+        "The paper's claims, tested",
+        report.table(["claim", "here", "measured"], rows, kind="text"),
+        "claims",
+    )
+
+
+def rows_of(comparison: Comparison) -> list[Row]:
+    """(claim, verdict, what was measured) in HTML, but for the claim."""
+    return [
+        _faster(comparison),
+        _alike(comparison),
+        _convolution(comparison),
+        _no_threat(comparison),
+        _pays(comparison),
+    ]
+
+
+def _faster(comparison: Comparison) -> Row:
+    claim = "The parallel training is 6.13 times as fast."
+    said = []
+    for over in comparison.baselines:
+        for name in comparison.measured:
+            ratio = comparison.speed_up(name, over) if name != over else None
+            if ratio is not None:
+                said.append(f"{escape(name)} over {escape(over)}: {ratio['ratio']:.2f} ×")
+    if not said:
+        return claim, "not measured", "one place only"
+    best = comparison.speed_up(comparison.fastest, comparison.baseline)
+    faster = best is not None and best["low"] is not None and best["low"] > 1
+    return claim, "faster, by other figures" if faster else "not shown", "; ".join(said)
+
+
+def _alike(comparison: Comparison) -> Row:
+    claim = "Losses and accuracies go the same way wherever one trains."
+    verdicts: dict[str, list[str]] = {}
+    for name, by_measure in comparison.equivalences.items():
+        for found in by_measure.values():
+            verdicts.setdefault(found.verdict, []).append(name)
+    if not verdicts:
+        return claim, "not measured", "one place only"
+    total = sum(map(len, verdicts.values()))
+    said = "; ".join(
+        f"{len(names)} of {total} differences {word}"
+        for key, word in (
+            ("alike", "lie within their margins"),
+            ("different", "lie outside"),
+            ("open", "are open"),
+            ("not tested", "were not tested (one seed)"),
+        )
+        if (names := verdicts.get(key))
+    )
+    if set(verdicts) == {"alike"}:
+        return claim, "held", said
+    if "different" in verdicts:
+        where = ", ".join(dict.fromkeys(map(escape, verdicts["different"])))
+        return claim, "refuted", f"{said}: {where}"
+    return claim, "open", said
+
+
+def _convolution(comparison: Comparison) -> Row:
+    claim = "Convolution takes the most time."
+    shares = _shares(comparison, "convolution")
+    if not shares:
+        return claim, "not measured", "no breakdown was made"
+    most = all(_largest(comparison, name) == "convolution" for name in shares)
+    verdict = "held" if most else "not everywhere"
+    return claim, verdict, _list(shares, "of a step")
+
+
+def _largest(comparison: Comparison, name: str) -> str:
+    at = comparison.places[name]
+    assert at.parts is not None
+    found: dict[str, float] = at.parts.found["parts"]
+    return max(found, key=lambda part: found[part])
+
+
+def _no_threat(comparison: Comparison) -> Row:
+    claim = "Moving data and synchronising are no threat to the speed."
+    shares = {
+        name: share
+        for name, share in _shares(comparison, "transfer", "exchange").items()
+        if name.startswith(("cuda", "mps")) or "x" in name.split("@")[0]
+    }
+    if not shares:
+        return claim, "not measured", "no place here moves data or synchronises"
+    verdict = "held" if max(shares.values()) < 0.1 else "not everywhere"
+    return claim, verdict, _list(shares, "of a step is transfer and exchange of gradients")
+
+
+def _pays(comparison: Comparison) -> Row:
+    claim = "Setting up a parallel place takes extra time, and pays."
+    rows = comparison.break_even()
+    if not rows:
+        return claim, "not measured", "one place only"
+    said = []
+    for row in rows:
+        pays = "never pays" if row["epochs"] is None else f"paid after epoch {row['epochs']}"
+        if row["epochs"] == 0:
+            pays = "paid from the start"
+        said.append(f"{escape(row['place'])}: {row['setup_more']:+.1f} s, {pays}")
+    held = all(row["epochs"] is not None for row in rows)
+    return claim, "held" if held else "not everywhere", "; ".join(said)
+
+
+def _shares(comparison: Comparison, *parts: str) -> dict[str, float]:
+    found = {name: comparison.part_share(name, *parts) for name in comparison.measured}
+    return {name: share for name, share in found.items() if share is not None}
+
+
+def _list(shares: dict[str, float], what: str) -> str:
+    said = "; ".join(f"{escape(name)}: {100 * share:.1f} %" for name, share in shares.items())
+    return f"{said} {what}"

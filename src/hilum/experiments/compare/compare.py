@@ -1,0 +1,250 @@
+"""Train alike in several places, one process each, and say how fast and how alike they are.
+
+comparison = compare(manifest, ["cpu:1", "cpu:2", "cuda"], seeds=3)
+comparison.speed_up("cpu:2", over="cpu:1")
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from hilum import machine
+from hilum.datasets.cache import Cache
+from hilum.datasets.manifest import Manifest
+from hilum.errors import Interrupted, Refused, UsageError, nearest
+from hilum.experiments.compare.agreement import MARGINS
+from hilum.experiments.compare.comparison import At, Comparison, run_name
+from hilum.experiments.compare.jobs import Job, Outcome, perform
+from hilum.experiments.compare.sample import of_films
+from hilum.machine import Place
+from hilum.progress import SILENT, Progress
+from hilum.storage import atomic_write, dated_folder, lock, new_folder, write_json
+from hilum.training.recipe import Recipe
+
+FORMAT = 1
+#: What every run of a comparison changes: operating points are chosen on plain validation alone,
+#: so that the time after the last epoch stays short. The weights do not depend on it.
+CHANGES = ("finish.shifts=[]",)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a comparison will do; ``plan.json`` in its folder."""
+
+    places: tuple[str, ...]
+    seeds: tuple[int, ...]
+    baseline: str | None
+    margins: dict[str, float]
+    breakdown: bool
+
+    @classmethod
+    def read(cls, folder: Path) -> Plan:
+        try:
+            content = json.loads((folder / "plan.json").read_text("utf-8"))
+            if content["format"] > FORMAT:
+                raise Refused(f"begun by a newer hilum: {folder / 'plan.json'}. Upgrade hilum.")
+            return cls(
+                tuple(content["places"]),
+                tuple(content["seeds"]),
+                content["baseline"],
+                content["margins"],
+                content["breakdown"],
+            )
+        except (OSError, ValueError, KeyError) as error:
+            raise UsageError(
+                f"no comparison was begun there: {folder} ({type(error).__name__}). Give the "
+                "folder that hilum compare named."
+            ) from None
+
+    def write(self, folder: Path) -> None:
+        write_json(folder / "plan.json", {"format": FORMAT, **vars(self)})
+
+
+def compare(
+    data: Manifest,
+    on: Sequence[str],
+    recipe: Recipe | str | Path = "paper2021",
+    *,
+    seeds: int = 1,
+    baseline: str | None = None,
+    overrides: Sequence[str] = (),
+    films: int | None = None,
+    margins: Mapping[str, float] | None = None,
+    breakdown: bool = True,
+    out: Path | str | None = None,
+    workers: int | None = None,
+    progress: Progress = SILENT,
+) -> Comparison:
+    """Run one recipe in several places and write the folder of a comparison.
+
+    Every run has its own process; all see the same films in the same order with the same
+    augmentation, from the same first weights. Seeds take turns over the places.
+
+    Parameters
+    ----------
+    data : films with parts
+    on : places, two or more; one that is not here becomes a row with the reason
+    seeds : 0 to ``seeds`` - 1 are run in each place
+    baseline : what speed and convergence are told against: ``cpu:1`` where it is among the
+        places, else all cores, else the first
+    films : about so many of the films, by whole patients
+    margins : in place of ``agreement.MARGINS``, by measure
+    breakdown : measure where the time goes, in a pass of its own
+    out : a new folder; a dated one here where None
+
+    Raises
+    ------
+    UsageError, RecipeError
+    Refused
+        No place could be measured; the folder tells why.
+    Interrupted
+        ``resume`` goes on from there.
+    """
+    places = canonical(on)
+    if len(places) < 2:
+        raise UsageError("one place cannot be compared: name two or more with --on.")
+    if baseline is not None:
+        (baseline,) = canonical([baseline])
+        if baseline not in places:
+            raise UsageError(f"the baseline is not among the places: {baseline}. Add --on.")
+    if seeds < 1:
+        raise UsageError(f"at least one seed is needed: {seeds}.")
+    for name in margins or {}:
+        if name not in MARGINS:
+            raise UsageError(f"no such measure: {name}. {nearest(name, MARGINS)}")
+    if not isinstance(recipe, Recipe):
+        recipe = Recipe.load(recipe, (*CHANGES, *overrides))
+    folder = Path(out) if out is not None else dated_folder("compare")
+    plan = Plan(places, tuple(range(seeds)), baseline, {**MARGINS, **(margins or {})}, breakdown)
+    manifest = of_films(data, films)
+    with begun(folder) as folder:
+        manifest.write(folder / "films.csv")
+        with atomic_write(folder / "recipe.toml", "w") as stream:
+            stream.write(recipe.toml())
+        plan.write(folder)
+        return _go(folder, plan, manifest, recipe, workers, progress)
+
+
+def resume(folder: Path | str, *, progress: Progress = SILENT) -> Comparison:
+    """Go on with a comparison that was interrupted; finished runs are kept.
+
+    Raises
+    ------
+    UsageError, Locked, Refused, Interrupted
+    """
+    folder = Path(folder)
+    plan = Plan.read(folder)
+    with lock(folder / "lock", what="--out"):
+        manifest, recipe = Manifest.read(folder / "films.csv"), Recipe.load(folder / "recipe.toml")
+        return _go(folder, plan, manifest, recipe, None, progress)
+
+
+@contextmanager
+def begun(folder: Path) -> Iterator[Path]:
+    """A new folder of results, held while the context lives."""
+    if not (folder / "lock").exists():
+        new_folder(folder, marker="lock")
+    with lock(folder / "lock", what="--out"):
+        yield new_folder(folder, marker="lock").resolve()
+
+
+def canonical(on: Sequence[str]) -> tuple[str, ...]:
+    """Places by their full names, ``cpu`` as ``cpu:2``; the same one twice is refused."""
+    names: list[str] = []
+    for text in on:
+        place = Place.parse(text)
+        if place.kind == "cpu":
+            place = place.resolved()
+        name = str(place)
+        if name in names:
+            raise UsageError(f"the same place twice: {text} is {name} here. Name it once.")
+        names.append(name)
+    return tuple(names)
+
+
+def _go(
+    folder: Path,
+    plan: Plan,
+    manifest: Manifest,
+    recipe: Recipe,
+    workers: int | None,
+    progress: Progress,
+) -> Comparison:
+    from hilum.experiments.compare.document import write
+
+    Cache.fill(manifest, recipe.preprocessing, workers=workers, progress=progress)
+    runs = folder / "runs"
+    places = {name: At(name, runs) for name in plan.places}
+    try:
+        for seed in plan.seeds:
+            for name, at in places.items():
+                if not _absent(at):
+                    at.outcomes[seed] = _train(folder, name, seed, plan, progress)
+        for at in places.values():
+            if plan.breakdown and at.found:
+                at.parts = _breakdown(folder, at, progress)
+    except KeyboardInterrupt:
+        raise Interrupted(
+            f"interrupted: {folder}; what was measured is kept. Go on with hilum compare "
+            f"--resume {folder}."
+        ) from None
+    comparison = Comparison(
+        folder, manifest, recipe, plan.seeds, plan.baseline, plan.margins, places
+    )
+    if not comparison.measured:
+        why = "; ".join(f"{name}: {at.reason}" for name, at in places.items())
+        raise Refused(f"no place could be measured: {folder} ({why})")
+    write(comparison)
+    return comparison
+
+
+def _absent(at: At) -> bool:
+    return any(outcome.status == "skipped" for outcome in at.outcomes.values())
+
+
+def _train(folder: Path, place: str, seed: int, plan: Plan, progress: Progress) -> Outcome:
+    number = plan.seeds.index(seed) * len(plan.places) + plan.places.index(place) + 1
+    progress.say(f"\n{place}, seed {seed}: run {number} of {len(plan.seeds) * len(plan.places)}")
+    job = Job(
+        kind="train",
+        folder=folder / "runs" / run_name(place, seed),
+        place=place,
+        recipe=folder / "recipe.toml",
+        manifest=folder / "films.csv",
+        seed=seed,
+    )
+    outcome = perform(job, progress)
+    if outcome.status != "done":
+        progress.warn(f"{place}, seed {seed}: {outcome.status}: {outcome.reason}")
+    return outcome
+
+
+def _breakdown(folder: Path, at: At, progress: Progress) -> Outcome:
+    """Measured on the place as it was settled: threads and precision as they ran."""
+    progress.say(f"{at.name}: where the time goes")
+    job = Job(
+        kind="breakdown",
+        folder=folder / "runs" / f"{run_name(at.name, 0).removesuffix('-seed0')}-breakdown",
+        place=str(at.environment["place"]),
+        recipe=folder / "recipe.toml",
+        manifest=folder / "films.csv",
+    )
+    outcome = perform(job, progress)
+    if outcome.status != "done":
+        progress.warn(f"{at.name}: where its time goes was not measured: {outcome.reason}")
+    return outcome
+
+
+def default_places() -> tuple[str, ...]:
+    """The places of the paper's comparison as far as this machine can have them, and ``cuda``."""
+    cores = machine.cores()
+    names = ["cpu:1"]
+    if cores > 1:
+        names += [f"cpu:{cores}", f"cpu:{cores}x1"]
+    if machine.has_bfloat16():
+        names.append(f"cpu:{cores}@bfloat16")
+    return (*names, "cuda")

@@ -1,0 +1,280 @@
+"""What a comparison found: places with their runs, and what follows from them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+import hilum
+from hilum import machine
+from hilum.datasets.manifest import Manifest
+from hilum.evaluation.scores import Scores
+from hilum.experiments.compare import agreement, speed
+from hilum.experiments.compare.agreement import Equivalence
+from hilum.experiments.compare.jobs import Outcome
+from hilum.training.recipe import Recipe
+
+FORMAT = 1
+By = Literal["epoch", "step"]
+_KEY: dict[By, str] = {"epoch": "seconds", "step": "ms_per_step"}
+
+
+@dataclass(eq=False)
+class At:
+    """One place: its runs by seed, and where its time goes.
+
+    Attributes
+    ----------
+    name : as asked for, threads filled in
+    outcomes : by seed
+    parts : the outcome of the breakdown, None where it was not asked for
+    """
+
+    name: str
+    folder: Path
+    outcomes: dict[int, Outcome] = field(default_factory=dict)
+    parts: Outcome | None = None
+
+    @property
+    def found(self) -> dict[int, dict[str, Any]]:
+        """What each finished run found, by seed."""
+        return {seed: o.found for seed, o in self.outcomes.items() if o.status == "done"}
+
+    @property
+    def status(self) -> str:
+        """``done``: at least one run is; else what became of the first."""
+        if self.found:
+            return "done"
+        return next((o.status for o in self.outcomes.values()), "failed")
+
+    @property
+    def reason(self) -> str:
+        """Why a run is missing; empty where none is."""
+        return next((o.reason for o in self.outcomes.values() if o.status != "done"), "")
+
+    @property
+    def environment(self) -> dict[str, Any]:
+        environment: dict[str, Any] = next(iter(self.found.values()))["environment"]
+        return environment
+
+    @property
+    def epochs(self) -> dict[int, list[dict[str, Any]]]:
+        """The epochs of each finished run, by seed."""
+        return {seed: found["epochs"] for seed, found in self.found.items()}
+
+    def times(self, by: By, seeds: Sequence[int] | None = None) -> NDArray[np.float64]:
+        """Seconds an epoch or ms a step of all epochs of these seeds, one after another."""
+        chosen = self.epochs if seeds is None else {s: self.epochs[s] for s in seeds}
+        return np.array([e[_KEY[by]] for epochs in chosen.values() for e in epochs], np.float64)
+
+    def mean(self, key: str) -> list[float | None]:
+        """A column of the table of epochs: each epoch's mean over the seeds."""
+        found: list[float | None] = []
+        for epoch in zip(*self.epochs.values(), strict=False):
+            values = [row[key] for row in epoch]
+            found.append(None if None in values else float(np.mean(values)))
+        return found
+
+    def setup(self) -> float:
+        """Mean seconds from the start of the process to the first step."""
+        return float(np.mean([f["setup_seconds"] for f in self.found.values()]))
+
+    def films_per_second(self) -> float:
+        """Films learnt from in a second of training steps."""
+        one = next(iter(self.found.values()))
+        return float(one["films"] / (one["steps"] * self.times("step").mean() / 1e3))
+
+    @cached_property
+    def logits(self) -> dict[int, NDArray[np.float64]]:
+        """The finished models' logits on the validation films, by seed."""
+        found = {}
+        for seed in self.found:
+            scores = Scores.read(self.run_folder(seed) / "scores.csv")
+            found[seed] = scores.logit[np.array(scores.part) == "validation"]
+        return found
+
+    def run_folder(self, seed: int) -> Path:
+        """The run folder of one seed."""
+        return self.folder / run_name(self.name, seed)
+
+    def as_dict(self) -> dict[str, Any]:
+        content: dict[str, Any] = {
+            "place": self.name, "status": self.status, "reason": self.reason or None,
+        }  # fmt: skip
+        if self.status != "done":
+            return content
+        return content | {
+            "environment": self.environment,
+            "seconds_an_epoch": speed.summary(self.times("epoch")),
+            "ms_a_step": speed.summary(self.times("step")),
+            "films_a_second": round(self.films_per_second(), 3),
+            "setup_seconds": speed.summary([f["setup_seconds"] for f in self.found.values()]),
+            "breakdown": self.parts.found if self.parts and self.parts.found else None,
+            "spread_over_seeds": agreement.spread(self.epochs),
+            "runs": [
+                {"seed": seed, "status": o.status, "reason": o.reason or None, **o.found}
+                for seed, o in self.outcomes.items()
+            ],
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """A comparison and its folder.
+
+    Attributes
+    ----------
+    baseline : the place that convergence and break-even are told against
+    baselines : all places that speed-ups are told against: that one, ``cpu:1``, all cores
+    places : in the order asked for, by name
+    """
+
+    folder: Path
+    manifest: Manifest
+    recipe: Recipe
+    seeds: tuple[int, ...]
+    asked: str | None
+    margins: dict[str, float]
+    places: dict[str, At]
+
+    @property
+    def measured(self) -> dict[str, At]:
+        return {name: at for name, at in self.places.items() if at.status == "done"}
+
+    @cached_property
+    def baseline(self) -> str:
+        names = list(self.measured)
+        wanted = [self.asked, "cpu:1", f"cpu:{machine.cores()}"]
+        return next((name for name in wanted if name in names), names[0])
+
+    @property
+    def baselines(self) -> list[str]:
+        wanted = dict.fromkeys([self.baseline, "cpu:1", f"cpu:{machine.cores()}"])
+        return [name for name in wanted if name in self.measured]
+
+    @property
+    def fastest(self) -> str:
+        """The measured place with the least seconds an epoch."""
+        return min(self.measured, key=lambda name: self.measured[name].times("epoch").mean())
+
+    def shared_seeds(self, one: str, two: str) -> list[int]:
+        return sorted(self.places[one].found.keys() & self.places[two].found.keys())
+
+    def speed_up(self, name: str, over: str, by: By = "epoch") -> dict[str, Any] | None:
+        """How many times as fast as another place; None where no seed was run in both."""
+        seeds = self.shared_seeds(name, over)
+        if not seeds:
+            return None
+        slow, fast = (self.places[p].times(by, seeds) for p in (over, name))
+        return speed.speed_up(slow, fast)
+
+    def ratios(self) -> list[dict[str, Any]]:
+        """Every place over every baseline, by epoch and by step."""
+        found = []
+        kinds: tuple[By, ...] = ("epoch", "step")
+        for over in self.baselines:
+            for name in self.measured:
+                for by in kinds:
+                    ratio = self.speed_up(name, over, by)
+                    if name != over and ratio is not None:
+                        found.append({"place": name, "over": over, "by": by, **ratio})
+        return found
+
+    def break_even(self) -> list[dict[str, Any]]:
+        """Set-up against the time saved, over the baseline."""
+        base = self.places[self.baseline]
+        found = []
+        for name, at in self.measured.items():
+            if name == self.baseline:
+                continue
+            times = (float(a.times("epoch").mean()) for a in (at, base))
+            seconds, usual = times
+            found.append(
+                {
+                    "place": name,
+                    "over": self.baseline,
+                    "setup_seconds": round(at.setup(), 3),
+                    "setup_more": round(at.setup() - base.setup(), 3),
+                    "saved_an_epoch": round(usual - seconds, 3),
+                    "epochs": speed.break_even(at.setup(), seconds, base.setup(), usual),
+                }
+            )
+        return found
+
+    @cached_property
+    def equivalences(self) -> dict[str, dict[str, Equivalence]]:
+        """Each place against the baseline, by measure."""
+        base = self.places[self.baseline]
+        return {
+            name: agreement.compare_runs(base.epochs, at.epochs, self.margins)
+            for name, at in self.measured.items()
+            if name != self.baseline
+        }
+
+    @cached_property
+    def flips(self) -> dict[str, list[int]]:
+        """Validation films decided otherwise than at the baseline, one number a seed."""
+        base = self.places[self.baseline]
+        return {
+            name: agreement.flips_between_places(base.logits, at.logits)
+            for name, at in self.measured.items()
+            if name != self.baseline
+        }
+
+    @cached_property
+    def flips_by_seed(self) -> list[int]:
+        """The same between two seeds of the baseline, one number a pair."""
+        return agreement.flips_between_seeds(self.places[self.baseline].logits)
+
+    @property
+    def validation_films(self) -> int:
+        return len(next(iter(self.places[self.baseline].logits.values())))
+
+    def part_share(self, name: str, *parts: str) -> float | None:
+        """Share of a step that goes into these parts; None where it was not measured."""
+        at = self.places[name]
+        if at.parts is None or not at.parts.found:
+            return None
+        found: dict[str, float] = at.parts.found["parts"]
+        return sum(found[p] for p in parts) / max(1e-9, sum(found.values()))
+
+    def as_dict(self) -> dict[str, Any]:
+        """What ``comparison.json`` holds."""
+        return {
+            "format": FORMAT,
+            "hilum": hilum.__version__,
+            "data": {
+                "folder": self.manifest.root.name,
+                "digest": self.manifest.digest,
+                "counts": self.manifest.description()["counts"],
+                "sampled": self.manifest.notes.get("sampled"),
+            },
+            "recipe": {"digest": self.recipe.digest, **self.recipe.as_dict()},
+            "seeds": list(self.seeds),
+            "baseline": self.baseline,
+            "baselines": self.baselines,
+            "places": [at.as_dict() for at in self.places.values()],
+            "ratios": self.ratios(),
+            "break_even": self.break_even(),
+            "agreement": [
+                {"place": name, "with": self.baseline, "measure": measure, **found.as_dict()}
+                for name, by_measure in self.equivalences.items()
+                for measure, found in by_measure.items()
+            ],
+            "flips": {
+                "validation_films": self.validation_films,
+                "between_places": self.flips,
+                "between_seeds": self.flips_by_seed,
+            },
+        }
+
+
+def run_name(place: str, seed: int) -> str:
+    """The folder of a run: ``cpu-2x1-bfloat16-seed0``."""
+    return f"{place.replace(':', '-').replace('@', '-')}-seed{seed}"

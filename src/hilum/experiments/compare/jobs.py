@@ -1,0 +1,177 @@
+"""Trainings one after another, each in a process of its own.
+
+A process has its own threads, allocator and torch, so no place inherits a setting of another's;
+one that fails is a line with its reason and costs the others nothing. What a process finds is kept
+beside its run folder at once, and is not computed again when the work is taken up later.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import IO, Any, Literal
+
+from hilum.progress import Progress
+from hilum.storage import write_json
+
+Kind = Literal["train", "breakdown"]
+WORKER = "hilum.experiments.compare.worker"
+PATIENCE = 20.0  # seconds that an interrupted process has to end by itself
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training, or one measuring of where its time goes.
+
+    Attributes
+    ----------
+    folder : the run folder; what comes out is kept beside it as ``NAME.json``
+    place : as ``--on`` takes it
+    recipe : a TOML file; overrides and seed come on top
+    manifest : a ``films.csv``
+    title : for people
+    """
+
+    kind: Kind
+    folder: Path
+    place: str
+    recipe: Path
+    manifest: Path
+    seed: int = 0
+    overrides: tuple[str, ...] = ()
+    title: str = ""
+
+    @property
+    def kept(self) -> Path:
+        return self.folder.with_name(f"{self.folder.name}.json")
+
+    def as_dict(self) -> dict[str, Any]:
+        return {k: str(v) if isinstance(v, Path) else v for k, v in asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, content: dict[str, Any]) -> Job:
+        paths = {k: Path(content[k]) for k in ("folder", "recipe", "manifest")}
+        return cls(**{**content, **paths, "overrides": tuple(content["overrides"])})
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a job.
+
+    Attributes
+    ----------
+    status : ``done``; ``skipped``: there is no such place here; ``failed``
+    reason : why it is not done, in one line
+    found : what the process measured (see ``worker``)
+    """
+
+    status: Literal["done", "skipped", "failed"]
+    reason: str = ""
+    found: dict[str, Any] = field(default_factory=dict)
+
+
+def perform(job: Job, progress: Progress) -> Outcome:
+    """Do a job in a process of its own, or take what an earlier one found; failures are retried.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        After the process has been ended; a training has kept its last epoch.
+    """
+    if job.kept.is_file():
+        before = Outcome(**json.loads(job.kept.read_text("utf-8")))
+        if before.status == "done":
+            return before
+    job.folder.parent.mkdir(parents=True, exist_ok=True)
+    log = job.folder.with_name(f"{job.folder.name}.log")
+    with log.open("a", encoding="utf-8") as stderr:
+        process = subprocess.Popen(
+            [sys.executable, "-m", WORKER],
+            stdin=subprocess.PIPE,  # closes when this process ends, however it ends
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            text=True,
+            start_new_session=True,  # Ctrl-C is for this process, which then ends the other
+            env=_environment(),
+        )
+        with _ended(process):
+            assert process.stdin is not None and process.stdout is not None
+            process.stdin.write(json.dumps({**job.as_dict(), "began": time.time()}) + "\n")
+            process.stdin.flush()
+            outcome = _follow(process.stdout, progress)
+            code = process.wait()
+    if outcome is None:
+        outcome = Outcome("failed", _last_words(log, code))
+    if outcome.status == "done":
+        log.unlink()
+    write_json(job.kept, asdict(outcome))
+    return outcome
+
+
+def _environment() -> dict[str, str]:
+    """This process's, without what torchrun would have set: each job is a run of its own."""
+    alien = {"RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}
+    return {name: value for name, value in os.environ.items() if name not in alien}
+
+
+def _follow(lines: IO[str], progress: Progress) -> Outcome | None:
+    """Pass on what the process reports; its outcome, or None if it ends without a word."""
+    outcome: Outcome | None = None
+    with ExitStack() as stage:
+        advance: Any = None
+        for line in lines:
+            try:
+                event = json.loads(line)
+            except ValueError:
+                continue  # a library's own word
+            if "stage" in event:
+                stage.close()
+                opened = progress.stage(event["stage"], event["total"], brief=event["brief"])
+                advance = stage.enter_context(opened)
+            elif "advance" in event and advance is not None:
+                advance(event["advance"])
+            elif "row" in event:
+                stage.close()
+                progress.row("training", event["row"])
+            elif "warn" in event:
+                progress.warn(event["warn"])
+            elif "outcome" in event:
+                outcome = Outcome(**event["outcome"])
+    return outcome
+
+
+@contextmanager
+def _ended(process: subprocess.Popen[str]) -> Iterator[None]:
+    """See the process end, whatever happens here."""
+    try:
+        yield
+    except BaseException:
+        process.send_signal(signal.SIGTERM)  # a training keeps its last epoch
+        try:
+            process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            process.kill()
+        raise
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.wait()
+        for stream in (process.stdin, process.stdout):
+            if stream is not None:
+                stream.close()
+
+
+def _last_words(log: Path, code: int) -> str:
+    """Why a process ended without an outcome, from its last line and how it ended."""
+    how = f"signal {-code}" if code < 0 else f"exit code {code}"
+    lines = [line.strip() for line in log.read_text("utf-8", "replace").splitlines()]
+    last = next((line for line in reversed(lines) if line), "it left no word")
+    return f"the process ended by {how}: {last[:300]}"

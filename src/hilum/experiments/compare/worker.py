@@ -1,0 +1,146 @@
+"""The process of one job: ``python -m hilum.experiments.compare.worker``, a job on stdin.
+
+Threads are set before numpy and torch load; what happens is told as JSON lines on stdout.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import Any
+
+from hilum import machine
+from hilum.errors import HilumError, PlaceUnavailable
+from hilum.experiments.compare.jobs import Job, Outcome
+from hilum.machine import Place
+
+
+def main() -> int:
+    """Do the job that comes on stdin; 0 where its outcome could be told."""
+    content = json.loads(sys.stdin.readline())
+    began = content.pop("began")
+    job = Job.from_dict(content)
+    threading.Thread(target=_die_with_the_parent, daemon=True).start()
+    place = Place.parse(job.place)
+    if place.kind in ("reference", "cpu"):
+        machine.set_threads(place.resolved().threads)
+
+    from hilum.training.group import tell
+
+    try:
+        found = _train(job, began) if job.kind == "train" else _breakdown(job)
+        outcome = Outcome("done", found=found)
+    except PlaceUnavailable as error:
+        outcome = Outcome("skipped", str(error))
+    except HilumError as error:
+        outcome = Outcome("failed", str(error))
+    except Exception as error:  # one place's defect is a line in the table, not the end of all
+        traceback.print_exc()
+        outcome = Outcome("failed", f"{type(error).__name__}: {error}")
+    tell(outcome=asdict(outcome))
+    return 0
+
+
+def _train(job: Job, began: float) -> dict[str, Any]:
+    """Train, or go on where an interrupted process was.
+
+    Returns
+    -------
+    dict with ``environment``, ``epochs``, ``steps`` (in an epoch), ``setup_seconds`` (from the
+    start of the process to the first step), ``finish_seconds`` (from the last epoch to the sealed
+    model), ``peak_memory_mib`` and ``resumed``
+    """
+    from hilum.datasets.manifest import Manifest
+    from hilum.training import train as training
+    from hilum.training.loop import steps_in_epoch
+    from hilum.training.recipe import Recipe
+
+    watch = _watch(began)
+    resumed = (job.folder / "recipe.toml").is_file()
+    recipe = Recipe.load(job.recipe, job.overrides)
+    manifest = Manifest.read(job.manifest)
+    if resumed:
+        run = training.resume(job.folder, progress=watch)
+    else:
+        run = training.train(
+            manifest, recipe, on=job.place, seed=job.seed, out=job.folder, progress=watch
+        )
+    films = run.bundle.trained_on["train"]["films"]
+    return {
+        "environment": run.environment,
+        "epochs": [epoch.as_dict() for epoch in run.epochs],
+        "films": films,
+        "steps": steps_in_epoch(films, recipe),
+        "setup_seconds": watch.first and round(watch.first - began, 3),
+        "finish_seconds": watch.last and round(time.time() - watch.last, 3),
+        "peak_memory_mib": _peak_memory(run.environment.get("place", job.place)),
+        "resumed": resumed,
+    }
+
+
+def _watch(began: float) -> Any:
+    """Progress as JSON lines that also notes when the first step began and the last epoch ended."""
+    from hilum.training.group import Telling, tell
+
+    class Watch(Telling):
+        first: float | None = None
+        last: float | None = None
+
+        @contextmanager
+        def stage(
+            self, name: str, total: int | None = None, *, brief: bool = False
+        ) -> Iterator[Callable[[int], None]]:
+            if self.first is None and name.startswith("epoch "):
+                self.first = time.time()
+            with super().stage(name, total, brief=brief) as advance:
+                yield advance
+
+        def row(self, table: str, values: dict[str, object]) -> None:
+            self.last = time.time()
+            super().row(table, values)
+
+        def warn(self, text: str) -> None:
+            tell(warn=text)
+
+    return Watch()
+
+
+def _breakdown(job: Job) -> dict[str, Any]:
+    from hilum.experiments.compare.breakdown import breakdown
+
+    return breakdown(job)
+
+
+def _peak_memory(place: str) -> float:
+    """MiB: the largest resident set of this process or of one of its workers; on a GPU, its own."""
+    if place.startswith("cuda"):
+        import torch
+
+        return round(torch.cuda.max_memory_allocated() / 2**20, 1)
+    largest = max(resource.getrusage(who).ru_maxrss for who in _EVERYONE)
+    return round(largest / (1024 if sys.platform != "darwin" else 2**20), 1)
+
+
+_EVERYONE = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+
+
+def _die_with_the_parent() -> None:
+    # Through the descriptor: a second reader of sys.stdin could not be left behind at the end.
+    while os.read(0, 4096):
+        pass
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    code = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # at once: a daemon thread is still reading

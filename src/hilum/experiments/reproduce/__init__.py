@@ -1,0 +1,1 @@
+"""The paper from start to end: its tables and figures, ours beside them."""

@@ -1,0 +1,221 @@
+"""From a DICOM file's stored values to a film as it is to be read (P-values).
+
+Pixels go one way (PS3.3, C.11 and C.8.11.3.1.2): stored bits → padding masked → modality rescale
+or table → value-of-interest window or table → inverted once if Photometric Interpretation says
+so → turned to the patient's left and foot.
+
+Not applied: overlays (group 60xx; drawings, not film), display shutters (C.7.6.11; a viewer's
+mask: what lies beneath is film), presentation states (other objects), a field of view's rotation
+or flip (C.8.11.5; already in the pixels). Burned-in text stays where it is.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom import uid
+from pydicom.dataset import Dataset
+from pydicom.pixels.processing import apply_color_lut
+
+from hilum.errors import UnreadableFilm
+from hilum.films import codecs, eligibility, grayscale
+from hilum.films.fields import field, number, orientation, whole, word
+from hilum.films.radiograph import Pixels, Reason
+
+_MIDDLE = (0.005, 0.995)  # shares of the pixels between which a film without a window is shown
+
+
+def present(ds: Dataset, syntax: uid.UID, least: int) -> Pixels:
+    """Decode and show a film, as far as possible at ``least`` pixels a side or a little more.
+
+    Raises
+    ------
+    UnreadableFilm
+    """
+    with codecs.guarded():
+        if whole(ds, "PixelPaddingValue") is not None:
+            least = 0  # a scaled decode would mix padding into its neighbours
+        values = codecs.first_frame(ds, syntax, least)
+        photometric = word(ds, "PhotometricInterpretation")
+        if photometric.startswith("YBR") and values.ndim == 2:
+            grey, steps, reasons = values, ["luma"], []
+        elif values.ndim == 3 or photometric == "PALETTE COLOR":
+            grey, steps, reasons = _luma(ds, values)
+        elif values.dtype.kind == "f":
+            grey, step = grayscale.over_depth(values)
+            steps, reasons = [step], []
+        else:
+            grey, steps, reasons = _film(ds, values, syntax)
+        factor = round((whole(ds, "Columns") or 1) / max(1, values.shape[1]))
+        if factor > 1:
+            steps.insert(0, f"decoded at 1/{factor}")
+        turned, turning = grayscale.orient(grey, *orientation(ds))
+        if turning:
+            turned = np.ascontiguousarray(turned)
+            steps.append(turning)
+    return grayscale.finish(turned, steps, reasons)
+
+
+def _luma(ds: Dataset, values: NDArray[Any]) -> tuple[NDArray[Any], list[str], list[Reason]]:
+    """Colour (PS3.3, C.7.6.3.1.2) to ITU-R BT.601 luma, of which the table step takes the range."""
+    steps = ["luma"]
+    if values.ndim == 2:
+        try:
+            values = apply_color_lut(values, ds)[..., :3]
+        except Exception:
+            raise UnreadableFilm("corrupt", "its palette is missing or broken") from None
+        steps.insert(0, "palette")
+    grey = values[..., :3] @ np.array([0.299, 0.587, 0.114], np.float64)
+    if values.dtype == np.uint8:
+        return np.rint(grey).astype(np.uint8), steps, []
+    top = (1 << (8 * values.dtype.itemsize if steps[0] == "palette" else int(ds.BitsStored))) - 1
+    return (grey * (255 / top)).astype(np.float32), steps, []
+
+
+def _film(
+    ds: Dataset, values: NDArray[Any], syntax: uid.UID
+) -> tuple[NDArray[Any], list[str], list[Reason]]:
+    """One grey film, level by level."""
+    steps: list[str] = []
+    reasons: list[Reason] = []
+    bits, signed = int(ds.BitsStored), ds.PixelRepresentation == 1
+    exact = not syntax.is_encapsulated or syntax == uid.RLELossless
+    values, step = grayscale.stored(values, bits, int(ds.HighBit), signed, exact)
+    if step:
+        steps.append(step)
+    levels, index, counts = grayscale.levels_of(values)
+
+    wrap = 1 << int(ds.BitsAllocated) if signed else 0
+    mask = grayscale.padded(
+        levels, number(ds, "PixelPaddingValue"), number(ds, "PixelPaddingRangeLimit"), wrap
+    )
+    shown = counts * ~mask
+    if not shown.any():
+        raise UnreadableFilm("constant", "all pixels are padding")
+    if counts[mask].any():
+        steps.append("padding masked")
+
+    bounds = np.array(
+        [-(1 << (bits - 1)), (1 << (bits - 1)) - 1] if signed else [0, (1 << bits) - 1]
+    )
+    bounds = np.array([min(bounds[0], levels[0]), max(bounds[1], levels[-1])])
+    real, bounds, step = _modality(ds, levels, bounds)
+    if step:
+        steps.append(step)
+
+    grey, step, reason = _of_interest(ds, real, bounds, shown, bits)
+    steps.append(step)
+    if reason:
+        reasons.append(reason)
+
+    photometric, shape = word(ds, "PhotometricInterpretation"), word(ds, "PresentationLUTShape")
+    if photometric == "MONOCHROME1":  # PS3.3, C.7.6.3.1.2: the lowest value is white
+        grey = 1 - grey
+        steps.append("inverted")
+    if (photometric, shape) in (("MONOCHROME1", "IDENTITY"), ("MONOCHROME2", "INVERSE")):
+        # PS3.3, C.8.11.3.1.2 and C.11.6.1.2: INVERSE goes with MONOCHROME1 and only with it.
+        reasons.append(
+            Reason(
+                "polarity",
+                f"{photometric} with presentation shape {shape} contradict each other; "
+                "the photometric interpretation was followed",
+                refers=False,
+            )
+        )
+    grey = np.where(mask, 0, grey) * 255
+    table = np.rint(grey).astype(np.uint8) if bits <= 8 else grey.astype(np.float32)
+    return table[index], steps, reasons
+
+
+def _modality(
+    ds: Dataset, levels: NDArray[np.int64], bounds: NDArray[Any]
+) -> tuple[NDArray[Any], NDArray[Any], str | None]:
+    """The modality table or rescale (PS3.3, C.11.1) on levels, and on the stored range."""
+    if eligibility.modality(ds) in ("XA", "RF"):
+        # PS3.3, C.8.7.1.1.2: in these it undoes the detector's curve and is not for display.
+        return levels, bounds, None
+    table = _table(ds, "ModalityLUTSequence")
+    if table:
+        return table(levels), np.array([0.0, table.top]), "modality table"
+    slope, intercept = number(ds, "RescaleSlope"), number(ds, "RescaleIntercept")
+    slope = slope if slope else 1.0  # absent, empty, None or zero
+    intercept = intercept or 0.0
+    if slope == 1 and intercept == 0:
+        return levels, bounds, None
+    real = grayscale.rescale(levels, slope, intercept)
+    return real, np.sort(grayscale.rescale(bounds, slope, intercept)), "rescaled"
+
+
+def _of_interest(
+    ds: Dataset, real: NDArray[Any], bounds: NDArray[Any], counts: NDArray[Any], bits: int
+) -> tuple[NDArray[np.float64], str, Reason | None]:
+    """The values of interest to [0, 1] (PS3.3, C.11.2 and C.8.11.3.1.5).
+
+    A table and windows are alternatives, of which one is applied: the table wins, being the
+    maker's full curve; of several windows or tables the first. Without either a DX and whatever
+    is stored in 8 bits or less is shown over its whole range, because such values are made for
+    display; a CR over the middle 99 % of its pixels, because its range says nothing.
+    """
+    reason = None
+    table = _table(ds, "VOILUTSequence")
+    centre, width = number(ds, "WindowCenter"), number(ds, "WindowWidth")
+    function = word(ds, "VOILUTFunction") or "LINEAR"
+    grey = None
+    if table:
+        grey, step = table(real) / table.top, "VOI table"
+    elif centre is not None and width is not None and _window_is_valid(width, function):
+        grey = grayscale.window(real, centre, width, function)
+        step = f"window {centre:g}/{width:g}" + ("" if function == "LINEAR" else f" {function}")
+    elif eligibility.modality(ds) == "DX" or bits <= 8:
+        return grayscale.between(real, bounds[0], bounds[1]), "whole range", None
+    if grey is not None:
+        clipped = grayscale.shows_nothing(grey, counts)
+        if clipped is None:
+            return grey, step, None
+        reason = Reason(
+            "window",
+            f"its {'table' if table else 'window'} does not fit its pixels ({clipped:.0%} of them "
+            "end black or white); the middle 99 % of the pixels was shown instead",
+            refers=False,
+        )
+    occupied = counts > 0
+    low, high = grayscale.percentiles(real[occupied], counts[occupied], _MIDDLE)
+    if high <= low:
+        low, high = float(real[occupied].min()), float(real[occupied].max())
+    if high <= low:
+        raise UnreadableFilm("constant", "all pixels have the same value")
+    return grayscale.between(real, low, high), "middle 99 % of the pixels", reason
+
+
+def _window_is_valid(width: float, function: str) -> bool:
+    return width >= 1 if function == "LINEAR" else width > 0
+
+
+def _table(ds: Dataset, keyword: str) -> grayscale.Table | None:
+    """The first table of a sequence (PS3.3, C.11.1.1.1, C.11.2.1.1); None where it is broken."""
+    items = field(ds, keyword)
+    if not items:
+        return None
+    descriptor, data = field(items[0], "LUTDescriptor"), field(items[0], "LUTData")
+    if data is None or descriptor is None:
+        return None
+    try:
+        entries, start, bits = (int(value) for value in descriptor)
+    except (TypeError, ValueError):
+        return None
+    entries = entries or 1 << 16
+    if isinstance(data, bytes):
+        order = "<" if ds.original_encoding[1] is not False else ">"
+        kind = np.dtype("u1") if len(data) < 2 * entries else np.dtype(order + "u2")
+        data = np.frombuffer(data[: entries * kind.itemsize], kind)
+    try:
+        values = np.asarray(data, np.int64).ravel()
+    except (TypeError, ValueError, OverflowError):
+        return None
+    if len(values) < entries or not 0 < bits <= 16:
+        return None
+    if start > 1 << 15 and ds.PixelRepresentation == 1:
+        start -= 1 << 16  # written unsigned where the pixels are signed
+    return grayscale.Table(start, values[:entries], bits)

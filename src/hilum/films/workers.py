@@ -1,0 +1,324 @@
+"""Films decoded in processes of their own: a codec that crashes or hangs costs one film.
+
+Each worker is a fresh interpreter that talks over a socket pair. It does not import the caller's
+``__main__`` (so scripts need no guard), imports only what the given function needs, bounds its own
+memory, ignores the keyboard's interrupt and ends when its caller does.
+
+    with Workers(2) as workers:
+        for number, answer in workers.map(function, paths):
+            ...  # what function returned, or an UnreadableFilm
+"""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import os
+import pickle
+import resource
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from multiprocessing.connection import Connection, wait
+from typing import Any
+
+from hilum.errors import HilumError, Refused, UnreadableFilm, UsageError
+from hilum.machine import thread_settings
+
+Function = Callable[[Any], Any]
+Task = tuple[int, Any]  # an item's number, and the item or its answer
+
+SECONDS = 60.0
+MEMORY = 4 << 30
+
+_START = "import sys; from hilum.films.workers import serve; serve(*map(int, sys.argv[1:]))"
+_AT = struct.Struct("qd")  # which item of its batch a worker is at, and since when (monotonic)
+_TOGETHER = 4  # answers sent in one message, unless the first has waited this long:
+_PATIENCE = 0.1  # seconds
+
+
+class Workers:
+    """A pool of isolated processes; they start when there is work and stay until ``close``.
+
+    Parameters
+    ----------
+    count : processes; 0 runs everything in this process, without isolation or limits
+    seconds : time for one film, after which its worker is killed (``timeout``)
+    memory : bytes of address space that one worker may take beyond what it starts with; more is
+        one ``too-large`` film, or a ``crashed`` one where a codec does not survive it
+    """
+
+    def __init__(
+        self, count: int | None = None, *, seconds: float = SECONDS, memory: int = MEMORY
+    ) -> None:
+        if count is None:
+            from hilum.machine import cores
+
+            count = cores()
+        self.count = count
+        self.seconds = seconds
+        self.memory = memory
+        self._workers: list[_Worker] = []
+
+    def __enter__(self) -> Workers:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End all workers, whatever they are at."""
+        for worker in self._workers:
+            worker.kill()
+        self._workers.clear()
+
+    def map(
+        self,
+        function: Function,
+        items: Iterable[Any],
+        *,
+        chunk: int = 32,
+        ordered: bool = False,
+    ) -> Iterator[Task]:
+        """Apply ``function`` to each item; answers come as they are ready.
+
+        Parameters
+        ----------
+        function : importable by name, or a ``functools.partial`` of such a one; may raise
+            ``UnreadableFilm``, which becomes the answer. Any other exception is a defect and is
+            raised here. After a crash a few items may be done twice.
+        items : read as they are needed, so memory does not grow with their number
+        chunk : items that are handed to a worker at once; small where films are few or slow
+        ordered : yield in the order of ``items``
+
+        Yields
+        ------
+        (number, answer) : the item's place, and what the function returned or ``UnreadableFilm``
+        """
+        if self.count == 0:
+            yield from _here(function, items)
+            return
+        answers = self._answers(function, items, chunk)
+        if not ordered:
+            yield from answers
+            return
+        expected, early = 0, {}
+        for number, answer in answers:
+            early[number] = answer
+            while expected in early:
+                yield expected, early.pop(expected)
+                expected += 1
+
+    def _answers(self, function: Function, items: Iterable[Any], chunk: int) -> Iterator[Task]:
+        main = getattr(function, "func", function)
+        if getattr(main, "__module__", None) == "__main__":
+            raise UsageError(
+                f"a worker cannot import it: {main.__name__} of __main__. Put it into a module."
+            )
+        packed = pickle.dumps(function)
+        tasks = _Tasks(items)
+        idle = [worker for worker in self._workers if worker.process.poll() is None]
+        busy: list[_Worker] = []
+        try:
+            while True:
+                while (idle or len(busy) < self.count) and (batch := tasks.take(chunk)):
+                    if not idle:
+                        self._workers.append(_Worker(self.memory))
+                        idle.append(self._workers[-1])
+                    worker = idle.pop()
+                    worker.give(packed, batch)
+                    busy.append(worker)
+                if not busy:
+                    return
+                deadline = min(worker.at()[1] for worker in busy) + self.seconds
+                silence = min(1.0, max(0.01, deadline - time.monotonic()))
+                heard = wait([worker.connection for worker in busy], silence)
+                for worker in list(busy):
+                    lost = None
+                    if worker.connection in heard:
+                        try:
+                            yield from worker.hear()
+                        except (EOFError, OSError, pickle.UnpicklingError):
+                            lost = UnreadableFilm("crashed", "the decoder crashed on this file")
+                    elif time.monotonic() > worker.at()[1] + self.seconds:
+                        lost = UnreadableFilm(
+                            "timeout", f"decoding took longer than {self.seconds:g} seconds"
+                        )
+                    if lost is not None:
+                        busy.remove(worker)
+                        yield from self._bury(worker, lost, tasks)
+                    elif not worker.batch:
+                        busy.remove(worker)
+                        idle.append(worker)
+        finally:
+            for worker in busy:  # the caller stopped early, or a defect was raised
+                worker.kill()
+                self._workers.remove(worker)
+
+    def _bury(self, worker: _Worker, lost: UnreadableFilm, tasks: _Tasks) -> Iterator[Task]:
+        """Blame the film it was at; what it had not answered otherwise is done again."""
+        at = worker.at()[0] - worker.heard
+        worker.kill()
+        self._workers.remove(worker)
+        if not worker.ready:
+            raise Refused(
+                "worker processes cannot start here: exit code "
+                f"{worker.process.returncode}. Go on without them: --workers 0."
+            )
+        left = list(worker.batch)
+        tasks.again.extend(task for place, task in enumerate(left) if place != at)
+        if 0 <= at < len(left):
+            yield left[at][0], lost
+
+
+class _Tasks:
+    """Numbered items, those first that a lost worker has left undone."""
+
+    def __init__(self, items: Iterable[Any]) -> None:
+        self.again: deque[Task] = deque()
+        self._rest = enumerate(items)
+
+    def take(self, count: int) -> list[Task]:
+        batch: list[Task] = []
+        while len(batch) < count:
+            task = self.again.popleft() if self.again else next(self._rest, None)
+            if task is None:
+                break
+            batch.append(task)
+        return batch
+
+
+def _here(function: Function, items: Iterable[Any]) -> Iterator[Task]:
+    for number, item in enumerate(items):
+        try:
+            yield number, function(item)
+        except UnreadableFilm as error:
+            yield number, error
+
+
+class _Worker:
+    """The caller's end of one process: the batch that it was given, less what it answered."""
+
+    def __init__(self, memory: int) -> None:
+        ours, theirs = socket.socketpair()
+        environment = {**os.environ, **thread_settings(1)}
+        environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
+        with theirs, tempfile.TemporaryFile() as board:
+            board.write(_AT.pack(0, time.monotonic()))
+            board.flush()
+            self._board = mmap.mmap(board.fileno(), _AT.size)
+            ends = (theirs.fileno(), board.fileno())
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", _START, *map(str, ends)],
+                pass_fds=ends,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,  # codecs write there as they please
+                stderr=subprocess.DEVNULL,
+            )
+        self.connection = Connection(ours.detach())
+        self.connection.send(memory)
+        self.batch: deque[Task] = deque()
+        self.heard = 0  # answers of this batch so far
+        self.ready = False
+        self._function = b""
+
+    def at(self) -> tuple[int, float]:
+        """Which item of its batch the worker is at, and since when."""
+        return _AT.unpack_from(self._board)
+
+    def give(self, function: bytes, batch: list[Task]) -> None:
+        self.batch.extend(batch)
+        self.heard = 0
+        _AT.pack_into(self._board, 0, 0, time.monotonic())
+        with contextlib.suppress(OSError):  # it died just now: noticed where it is listened to
+            if function != self._function:
+                self.connection.send_bytes(function)
+                self._function = function
+            self.connection.send_bytes(pickle.dumps([item for _, item in batch], protocol=5))
+
+    def hear(self) -> Iterator[Task]:
+        """The answers in the next message; none where it only says that it is up."""
+        kind, content = pickle.loads(self.connection.recv_bytes())
+        if kind == "ready":
+            self.ready = True
+        elif kind == "defect":
+            raise content
+        else:
+            for answer in content:
+                number, _ = self.batch.popleft()
+                self.heard += 1
+                yield number, answer
+
+    def kill(self) -> None:
+        self.connection.close()
+        self.process.kill()
+        self.process.wait()
+
+
+class WorkerDefect(RuntimeError):
+    """What a function raised in a worker, its traceback as text: a defect of hilum's."""
+
+
+def serve(descriptor: int, board_descriptor: int) -> None:
+    """A worker's life: a function, then batches and answers, until the end of file."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    board = mmap.mmap(board_descriptor, _AT.size)
+    with Connection(descriptor) as connection, contextlib.suppress(EOFError, BrokenPipeError):
+        memory = connection.recv()
+        connection.send_bytes(pickle.dumps(("ready", None)))
+        function: Function | None = None
+        while True:
+            message = pickle.loads(connection.recv_bytes())
+            if callable(message):
+                if function is None:
+                    bound_memory(memory)  # only now all that the function needs is imported
+                function = message
+                continue
+            assert function is not None
+            answers: list[Any] = []
+            sent = time.monotonic()
+            try:
+                for place, item in enumerate(message):
+                    now = time.monotonic()
+                    if answers and (len(answers) >= _TOGETHER or now > sent + _PATIENCE):
+                        connection.send_bytes(pickle.dumps(("answers", answers), protocol=5))
+                        answers, sent = [], now
+                    _AT.pack_into(board, 0, place, now)
+                    answers.append(_answer(function, item))
+                connection.send_bytes(pickle.dumps(("answers", answers), protocol=5))
+            except HilumError as error:
+                connection.send_bytes(pickle.dumps(("defect", error)))
+            except (EOFError, BrokenPipeError):
+                raise
+            except Exception:
+                defect = WorkerDefect(traceback.format_exc())
+                connection.send_bytes(pickle.dumps(("defect", defect)))
+
+
+def _answer(function: Function, item: Any) -> Any:
+    try:
+        return function(item)
+    except UnreadableFilm as error:
+        return error
+    except MemoryError:
+        return UnreadableFilm("too-large", "the film needs more memory than is allowed")
+
+
+def bound_memory(memory: int) -> None:
+    """Allow ``memory`` bytes of address space beyond what is mapped now (Linux; else nothing)."""
+    with contextlib.suppress(OSError, ValueError):
+        with open("/proc/self/statm") as stream:  # noqa: PTH123
+            mapped = int(stream.read().split()[0]) * resource.getpagesize()
+        _, hard = resource.getrlimit(resource.RLIMIT_AS)
+        limit = mapped + memory
+        if hard != resource.RLIM_INFINITY:
+            limit = min(limit, hard)
+        resource.setrlimit(resource.RLIMIT_AS, (limit, hard))

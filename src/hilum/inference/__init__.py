@@ -1,0 +1,1 @@
+"""Answers: a sealed bundle and ONNX Runtime, no torch."""

@@ -1,0 +1,280 @@
+"""What is here: cores, places, memory; and the only code that sets threads.
+
+Thread and allocator settings must be made before numpy and torch load, so this module imports
+neither until a function needs torch.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import re
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+from hilum.errors import PlaceUnavailable, UsageError
+
+Kind = Literal["reference", "cpu", "cuda", "mps"]
+PRECISIONS = ("auto", "float32", "bfloat16")
+
+_PLACE = re.compile(
+    r"(?P<kind>reference|cpu|cuda|mps)(?::(?P<a>\d+)(?:x(?P<b>\d+))?)?(?:@(?P<precision>\w+))?"
+)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a training runs: ``reference``, ``cpu:2``, ``cpu:2x1``, ``cuda``, ``cuda:4``, ``mps``.
+
+    Attributes
+    ----------
+    kind : the sort of processor
+    processes : data-parallel processes (CPU) or GPUs
+    threads : threads in each process; 0 means all cores that are granted (see ``resolved``)
+    precision : ``auto``, ``float32`` or ``bfloat16``
+    """
+
+    kind: Kind
+    processes: int = 1
+    threads: int = 0
+    precision: str = "auto"
+
+    @classmethod
+    def parse(cls, text: str) -> Place:
+        """Read ``kind[:T|:PxT|:K][@precision]``; raises ``UsageError``."""
+        match = _PLACE.fullmatch(text.strip())
+        if match is None:
+            raise UsageError(
+                f"no such place: {text}. There are reference, cpu, cpu:T, cpu:PxT, cuda, cuda:K "
+                "and mps, each with @float32 or @bfloat16 behind it."
+            )
+        kind, a, b = match["kind"], match["a"], match["b"]
+        precision = match["precision"] or "auto"
+        if precision not in PRECISIONS:
+            raise UsageError(
+                f"no such precision: {precision} in {text}. There are {', '.join(PRECISIONS)}."
+            )
+        first, second = int(a) if a else 0, int(b) if b else 0
+        if (a and first == 0) or (b and second == 0):
+            raise UsageError(f"a place needs at least one: {text}. Write {kind}:1 or more.")
+        if kind == "cpu":
+            processes, threads = (first, second) if b else (1, first)
+            return cls("cpu", processes, threads, precision)
+        if kind == "cuda":
+            if b:
+                raise UsageError(f"a GPU has no threads to choose: {text}. Write cuda:{first}.")
+            return cls("cuda", first or 1, 1, precision)
+        if a:
+            raise UsageError(f"this place takes no number: {text}. Write {kind}.")
+        if kind == "reference" and precision == "bfloat16":
+            raise UsageError("the reference computes in float64: reference@bfloat16. Leave @ out.")
+        return cls(kind, 1, 1, precision)  # type: ignore[arg-type]
+
+    def __str__(self) -> str:
+        name = str(self.kind)
+        if self.kind == "cpu" and self.processes > 1:
+            name += f":{self.processes}x{self.threads or 1}"
+        elif self.kind == "cpu" and self.threads:
+            name += f":{self.threads}"
+        elif self.kind == "cuda" and self.processes > 1:
+            name += f":{self.processes}"
+        return name if self.precision == "auto" else f"{name}@{self.precision}"
+
+    @property
+    def device(self) -> str:
+        """The torch device type: ``cpu``, ``cuda`` or ``mps``."""
+        return "cpu" if self.kind == "reference" else self.kind
+
+    def resolved(self) -> Place:
+        """The same place with its threads filled in, if it exists here.
+
+        Raises
+        ------
+        PlaceUnavailable
+        """
+        if self.kind in ("reference", "cpu"):
+            if self.processes > 1 and not self.threads:
+                return replace(self, threads=max(1, cores() // self.processes))
+            return self if self.threads else replace(self, threads=cores())
+        import torch
+
+        if self.kind == "cuda":
+            have = torch.cuda.device_count() if torch.cuda.is_available() else 0
+            if have < self.processes:
+                raise PlaceUnavailable(
+                    f"no such place here: {self}, {have} GPUs are seen. "
+                    "Use --on cpu, or look at hilum doctor."
+                )
+        elif not torch.backends.mps.is_available():
+            raise PlaceUnavailable(f"no such place here: {self}. Use --on cpu.")
+        return self
+
+
+def best_place() -> Place:
+    """The best place here: a GPU where torch sees one, else all cores of the CPU."""
+    import torch
+
+    if torch.cuda.is_available():
+        return Place("cuda", 1, 1).resolved()
+    if torch.backends.mps.is_available():
+        return Place("mps", 1, 1).resolved()
+    return Place("cpu").resolved()
+
+
+def cores() -> int:
+    """Cores that this process may use: the affinity mask, cut by the cgroup's quota."""
+    try:
+        granted = len(os.sched_getaffinity(0))
+    except AttributeError:  # not on macOS
+        granted = os.cpu_count() or 1
+    quota = _cgroup_quota()
+    return max(1, min(granted, int(quota) if quota >= 1 else 1) if quota else granted)
+
+
+def _cgroup_quota() -> float:
+    """Cores by the cgroup's quota, 0 where there is none (v2 ``cpu.max``, v1 ``cfs_quota``)."""
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        return 0.0 if quota == "max" else int(quota) / int(period)
+    except (OSError, ValueError):
+        pass
+    try:
+        base = Path("/sys/fs/cgroup/cpu")
+        quota_us = int((base / "cpu.cfs_quota_us").read_text())
+        return max(0.0, quota_us / int((base / "cpu.cfs_period_us").read_text()))
+    except (OSError, ValueError):
+        return 0.0
+
+
+def free_cores(seconds: float = 0.2) -> float:
+    """Cores that are idle right now, measured over ``seconds``; all of them where unknown."""
+
+    def jiffies() -> tuple[int, int]:
+        fields = [int(x) for x in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
+        return sum(fields), fields[3] + fields[4]
+
+    try:
+        total0, idle0 = jiffies()
+        time.sleep(seconds)
+        total1, idle1 = jiffies()
+    except (OSError, ValueError, IndexError):
+        return float(cores())
+    share = (idle1 - idle0) / max(1, total1 - total0)
+    return min(float(cores()), share * (os.cpu_count() or 1))
+
+
+def thread_settings(threads: int) -> dict[str, str]:
+    """The environment that gives a process to be started so many threads."""
+    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+    return dict.fromkeys(names, str(threads))
+
+
+def set_threads(threads: int) -> None:
+    """Set the number of threads of every maths library, loaded or still to be loaded."""
+    os.environ.update(thread_settings(threads))
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        torch.set_num_threads(threads)
+
+
+@contextmanager
+def torch_threads(threads: int) -> Iterator[int]:
+    """For a while, torch's own operators run in so many threads; yields how many it was."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield before
+    finally:
+        torch.set_num_threads(before)
+
+
+def default_threads() -> None:
+    """Before numpy loads: the granted cores, unless the user chose a number by environment."""
+    if "OMP_NUM_THREADS" not in os.environ:
+        set_threads(cores())
+
+
+@cache
+def keep_memory() -> bool:
+    """Let glibc keep freed memory instead of giving each large tensor back to the kernel.
+
+    Without it a training step of the paper's network takes half a million page faults. Returns
+    whether the allocator took the setting (glibc only). Works at any time, for what is
+    allocated afterwards. Constants: ``malloc.h`` (M_TRIM_THRESHOLD -1, M_TOP_PAD -2,
+    M_MMAP_MAX -4).
+    """
+    if platform.libc_ver()[0] != "glibc":
+        return False
+    libc = ctypes.CDLL(None)
+    big = 2**31 - 1
+    taken = [libc.mallopt(-4, 0), libc.mallopt(-1, big), libc.mallopt(-2, 64 << 20)]
+    return all(taken)
+
+
+@cache
+def processor() -> str:
+    """The CPU's model name."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+@cache
+def cpu_flags() -> frozenset[str]:
+    """Instruction sets of the CPU by the kernel's names; empty where unknown."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("flags"):
+                return frozenset(line.split(":", 1)[1].split())
+    except OSError:
+        pass
+    return frozenset()
+
+
+def has_bfloat16() -> bool:
+    """Whether the CPU multiplies bfloat16 in hardware (AVX512-BF16 or AMX)."""
+    return bool(cpu_flags() & {"avx512_bf16", "amx_bf16"})
+
+
+def memory_bytes() -> int:
+    """Memory that this process may use: the machine's, cut by the cgroup's limit."""
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    for limit in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        try:
+            total = min(total, int(Path(limit).read_text()))
+        except (OSError, ValueError):
+            continue
+    return total
+
+
+def cache_folder() -> Path:
+    """Where decoded films are kept: ``$HILUM_CACHE``, else the platform's cache folder."""
+    chosen = os.environ.get("HILUM_CACHE")
+    if chosen:
+        return Path(chosen).expanduser()
+    import platformdirs
+
+    return Path(platformdirs.user_cache_dir("hilum"))
+
+
+def config_folder() -> Path:
+    """Where the key for patient hashes lives: ``$HILUM_CONFIG``, else the platform's folder."""
+    chosen = os.environ.get("HILUM_CONFIG")
+    if chosen:
+        return Path(chosen).expanduser()
+    import platformdirs
+
+    return Path(platformdirs.user_config_dir("hilum"))

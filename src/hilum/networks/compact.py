@@ -1,0 +1,107 @@
+"""The network of recipe ``fast``: a small residual network with an exact class activation map.
+
+    films (n, 1, s, s) → stem, s/4 → residual stages, each half as large and twice as wide
+                       → (n, c, h, w) → mean over places → one linear layer → logit (n, 1)
+
+The films come in standardised, each by its own mean and spread. The stem first folds 2 × 2 pixels
+into four channels, so that no convolution runs at the films' full size. Because only a mean and a
+linear layer follow the last features, the logit is the mean over places of ``classifier`` applied
+to each place: that map is the class activation map, and it is exact (Zhou 2016).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+class Norm(nn.Sequential):
+    """A convolution without bias, and batch normalisation."""
+
+    def __init__(self, n_in: int, n_out: int, kernel: int = 3, stride: int = 1) -> None:
+        super().__init__(
+            nn.Conv2d(n_in, n_out, kernel, stride, kernel // 2, bias=False), nn.BatchNorm2d(n_out)
+        )
+
+
+class Residual(nn.Module):
+    """Two convolutions beside a way around them (He 2016).
+
+    The second normalisation starts at zero, so each block starts as the way around. Where size or
+    width changes, the way around is a mean over 2 × 2 places and a 1 × 1 convolution (He 2019).
+    """
+
+    def __init__(self, n_in: int, n_out: int, stride: int = 1) -> None:
+        super().__init__()
+        self.first = Norm(n_in, n_out, stride=stride)
+        self.second = Norm(n_out, n_out)
+        nn.init.zeros_(self.second[1].weight)  # type: ignore[arg-type]
+        pool = [nn.AvgPool2d(2, ceil_mode=True)] if stride == 2 else []
+        same = n_in == n_out and stride == 1
+        self.around = nn.Identity() if same else nn.Sequential(*pool, Norm(n_in, n_out, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.second(functional.relu(self.first(x)))
+        return functional.relu(y + self.around(x))
+
+
+class Compact(nn.Module):
+    """A residual network of few channels.
+
+    Parameters
+    ----------
+    width : channels of the first stage; each further stage has twice as many
+    blocks : residual blocks of each stage; every stage after the first halves the size
+    stem_stride : 2 for a first stage at a quarter of the films' side, 1 at half
+    dropout : share of the pooled features left out in training
+
+    Raises
+    ------
+    ValueError
+        An option that is not positive, or a stride other than 1 and 2.
+    """
+
+    #: How pixels are scaled before they come in, see ``hilum.training.graph.scale``.
+    input_scaling = "standardise"
+    #: The head is a mean and one linear layer: the graph gives an exact class activation map.
+    cam = True
+
+    def __init__(
+        self,
+        width: int = 32,
+        blocks: Sequence[int] = (1, 1, 1),
+        stem_stride: int = 2,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        if width < 1 or not blocks or min(blocks) < 1 or stem_stride not in (1, 2):
+            raise ValueError(f"no such network: {width=}, {blocks=}, {stem_stride=}")
+        if not 0 <= dropout < 1:
+            raise ValueError(f"a share is expected: {dropout=}")
+        self.stem = nn.Sequential(nn.PixelUnshuffle(2), Norm(4, width, stride=stem_stride))
+        stages: list[nn.Module] = []
+        channels = width
+        for stage, count in enumerate(blocks):
+            for block in range(count):
+                stride = 2 if stage > 0 and block == 0 else 1
+                stages.append(Residual(channels, width << stage, stride))
+                channels = width << stage
+        self.stages = nn.Sequential(*stages)
+        self.dropout = nn.Dropout(dropout)
+        self.classifier = nn.Linear(channels, 1)
+        nn.init.zeros_(self.classifier.weight)
+        nn.init.zeros_(self.classifier.bias)
+
+    def features(self, x: Tensor) -> Tensor:
+        """(n, 1, s, s) standardised, s even, to (n, c, h, w)."""
+        y: Tensor = self.stages(functional.relu(self.stem(x)))
+        return y
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, 1, s, s) standardised, to logits (n, 1)."""
+        pooled = self.features(x).to(torch.promote_types(x.dtype, torch.float32)).mean((2, 3))
+        logits: Tensor = self.classifier(self.dropout(pooled))
+        return logits

@@ -1,0 +1,230 @@
+"""Fast layers for the CPU: convolution, ReLU and pooling in one, forward and backward.
+
+    relu_pool(x)                      relu(max_pool2d(x, 2))
+    conv_relu_pool(x, weight, bias)   relu(max_pool2d(conv2d(x, weight, bias), 2))
+    first_block(x, weight, bias)      the same for films, which want no gradient
+
+Each is torch's own formula wherever the kernels cannot be used (no library, another device, dtype
+or number of channels, a graph being traced), so a caller need not ask. What is exact:
+
+- ``relu_pool`` equals torch bit for bit, outputs and gradients, ties and NaN included.
+- The convolutions round otherwise than torch's, as any two algorithms do: about 1e-6 relative in
+  float32. Where two values of a window are equal but for that, another of them may win. In
+  bfloat16 the arithmetic is float32 and only the results are rounded, so they lie nearer to the
+  exact sums than autocast's.
+- A NaN or an infinity comes out as NaN; it may spread over the tile of 4 × 4 outputs around it.
+- No result depends on the number of threads.
+
+See ``kernels.cpp`` for how, ``library.py`` for what is compiled and when.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
+from torch.nn import functional
+
+from hilum import machine
+from hilum.networks.kernels import library
+
+__all__ = ["alone", "available", "conv_relu_pool", "first_block", "relu_pool", "status"]
+
+_NHWC = torch.channels_last
+_threads = 0  # of the kernels inside ``alone``; 0: torch's number
+_NAMES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
+
+
+def available() -> bool:
+    """Whether the compiled kernels can be used here; builds them at the first call."""
+    return library.load()[0] is not None
+
+
+def status() -> str:
+    """One line: which kernels there are, or why there are none and what that costs."""
+    loaded, what = library.load()
+    if loaded is not None:
+        return f"fast CPU kernels: {what}"
+    return f"no fast CPU kernels: {what}; paper2021 trains about four times slower"
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """For a while only the kernels run in several threads, torch's own operators in one.
+
+    Beside the kernels a training step holds small operators alone (dense layers, loss, optimiser):
+    in one thread they take a millisecond or two more, but none waits at a barrier for a thread
+    that a busy neighbour keeps from being scheduled. Without kernels nothing changes.
+    """
+    global _threads
+    if not available() or _threads:
+        yield
+        return
+    with machine.torch_threads(1) as _threads:
+        try:
+            yield
+        finally:
+            _threads = 0
+
+
+def relu_pool(x: Tensor) -> Tensor:
+    """ReLU of 2 × 2 max-pooling, (n, c, h, w) → (n, c, h // 2, w // 2)."""
+    if _usable(x) and x.is_contiguous(memory_format=_NHWC) and x.shape[1] % 16 == 0:
+        pooled: Tensor = _ReluPool.apply(x)
+        return pooled
+    return functional.relu(functional.max_pool2d(x, 2))
+
+
+def conv_relu_pool(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Convolution 3 × 3 without a frame, bias, ReLU and 2 × 2 max-pooling.
+
+    Parameters
+    ----------
+    x : (n, in, h, w), h and w at least 4
+    weight : (out, in, 3, 3)
+    bias : (out,)
+
+    Returns
+    -------
+    (n, out, (h - 2) // 2, (w - 2) // 2), of the autocast dtype where that is on, else x's
+    """
+    dtype = _dtype(x)
+    if not (_usable(x, dtype) and _is_filter(x, weight) and weight.shape[1] % 32 == 0):
+        return relu_pool(functional.conv2d(x, weight, bias))
+    if dtype == torch.bfloat16 and "amx_bf16" in machine.cpu_flags():
+        # Matrix tiles make oneDNN's dense sums faster than the sparse ones of the kernels.
+        return relu_pool(functional.conv2d(x, weight, bias))
+    block: Tensor = _Block.apply(x.to(dtype), weight.float(), bias.float())
+    return block
+
+
+def first_block(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """:func:`conv_relu_pool` of films (n, 1, h, w); the films get no gradient from the kernels,
+    so films that want one are computed by torch."""
+    dtype = _dtype(x)
+    films = _usable(x, dtype) and x.shape[1] == 1 and not x.requires_grad
+    if not (films and _is_filter(x, weight)):
+        return relu_pool(functional.conv2d(x, weight, bias))
+    block: Tensor = _FirstBlock.apply(x.float(), weight.float(), bias.float(), dtype)
+    return block
+
+
+def _dtype(x: Tensor) -> torch.dtype:
+    """Of the result: autocast's where it is on."""
+    return torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
+
+
+def _usable(x: Tensor, dtype: torch.dtype | None = None) -> bool:
+    """Whether the kernels take this tensor. Tracers must see torch's own operators."""
+    return (
+        not (torch.jit.is_tracing() or torch.compiler.is_compiling())
+        and x.device.type == "cpu"
+        and {x.dtype, dtype or x.dtype} <= _NAMES.keys()
+        and x.dim() == 4
+        and x.numel() > 0
+        and available()
+    )
+
+
+def _is_filter(x: Tensor, weight: Tensor) -> bool:
+    """Whether ``weight`` is (out, in, 3, 3) for x, with 32, 64, ... filters, and x large enough."""
+    return (
+        tuple(weight.shape[1:]) == (x.shape[1], 3, 3)
+        and weight.shape[0] % 32 == 0
+        and weight.dtype in _NAMES
+        and weight.device == x.device
+        and min(x.shape[2:]) >= 4
+    )
+
+
+def _call(name: str, dtype: torch.dtype, tensors: list[Tensor | None], shape: list[int]) -> None:
+    """Run one kernel in several threads; ``shape`` is films, height, width, in, out."""
+    function: Any = getattr(library.load()[0], f"{name}_{_NAMES[dtype]}")
+    pointers = [ctypes.c_void_p(None if t is None else t.data_ptr()) for t in tensors]
+    function(
+        *pointers, (ctypes.c_int * 5)(*shape), ctypes.c_int(_threads or torch.get_num_threads())
+    )
+
+
+def _pooled(shape: list[int], margin: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Room for a layer's output and its winners, (n, out, rows, columns)."""
+    films, height, width, _, out = shape
+    size = (films, out, (height - margin) // 2, (width - margin) // 2)
+    y = torch.empty(size, dtype=dtype, memory_format=_NHWC)
+    return y, torch.empty(size, dtype=torch.uint8, memory_format=_NHWC)
+
+
+def _shape(x: Tensor, out: int) -> list[int]:
+    films, channels, height, width = x.shape
+    return [films, height, width, channels, out]
+
+
+class _ReluPool(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.shape = _shape(x, x.shape[1])
+        y, winners = _pooled(ctx.shape, 0, x.dtype)
+        if y.numel():
+            _call("pool_forward", x.dtype, [x, y, winners], ctx.shape)
+        ctx.save_for_backward(winners)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy: Tensor) -> Tensor:
+        (winners,) = ctx.saved_tensors
+        dy = dy.contiguous(memory_format=_NHWC)
+        films, height, width, channels, _ = ctx.shape
+        size = (films, channels, height, width)
+        dx = torch.empty(size, dtype=dy.dtype, memory_format=_NHWC)
+        _call("pool_backward", dy.dtype, [dy, winners, dx], ctx.shape)
+        return dx
+
+
+class _Block(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        x, weight = x.contiguous(memory_format=_NHWC), weight.contiguous()
+        shape = _shape(x, weight.shape[0])
+        y, winners = _pooled(shape, 2, x.dtype)
+        _call("block_forward", x.dtype, [x, weight, bias.contiguous(), y, winners], shape)
+        ctx.save_for_backward(x, weight, winners)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:
+        x, weight, winners = ctx.saved_tensors
+        dy = dy.contiguous(memory_format=_NHWC)
+        dx = torch.empty_like(x, memory_format=_NHWC) if ctx.needs_input_grad[0] else None
+        dweight, dbias = torch.empty_like(weight), torch.empty(weight.shape[0])
+        tensors = [x, weight, dy, winners, dx, dweight, dbias]
+        _call("block_backward", x.dtype, tensors, _shape(x, weight.shape[0]))
+        return dx, dweight, dbias
+
+
+class _FirstBlock(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, dtype: torch.dtype) -> Tensor:
+        x, weight = x.contiguous(), weight.contiguous()
+        shape = _shape(x, weight.shape[0])
+        y, winners = _pooled(shape, 2, dtype)
+        _call("first_forward", dtype, [x, weight, bias.contiguous(), y, winners], shape)
+        ctx.save_for_backward(x, winners)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy: Tensor) -> tuple[None, Tensor, Tensor, None]:
+        x, winners = ctx.saved_tensors
+        dy = dy.contiguous(memory_format=_NHWC)
+        out = dy.shape[1]
+        dweight, dbias = torch.empty(out, 1, 3, 3), torch.empty(out)
+        _call("first_backward", dy.dtype, [x, dy, winners, dweight, dbias], _shape(x, out))
+        return None, dweight, dbias, None

@@ -1,0 +1,124 @@
+"""The compiled kernels: found, or built from ``kernels.cpp`` at first use, and loaded.
+
+Building takes a C++ compiler and some three seconds, once; the library is kept in the cache
+folder under the digest of source, flags and compiler. A library that travels with the package
+(``prebuilt/x86-64-v4.so``, made by :func:`compile_to`) is taken instead where there is one.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from functools import cache
+from pathlib import Path
+
+from hilum import machine, storage
+
+SOURCE = Path(__file__).with_name("kernels.cpp")
+HEADER = Path(__file__).with_name("pool.hpp")
+PREBUILT = Path(__file__).with_name("prebuilt")
+
+# What a processor must have for each build, the best first (x86-64 psABI, micro-architecture
+# levels), by the names of /proc/cpuinfo.
+LEVELS = {
+    "x86-64-v4": {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"},
+    "x86-64-v3": {"avx2", "bmi1", "bmi2", "f16c", "fma", "movbe", "abm"},
+}
+# No -ffast-math: it would flush denormal numbers to zero in the whole process.
+FLAGS = ("-O3", "-std=c++17", "-fPIC", "-shared", "-pthread", "-w")
+
+
+class Unavailable(Exception):
+    """There are no kernels here; the message says why."""
+
+
+def level() -> str:
+    """The best build for this processor; raises ``Unavailable``."""
+    for name, needed in LEVELS.items():
+        if needed <= machine.cpu_flags():
+            return name
+    raise Unavailable(f"they need a processor with AVX2, this one is {platform.machine()}")
+
+
+def compiler() -> str:
+    """The C++ compiler: ``$CXX``, else g++; raises ``Unavailable``."""
+    name = os.environ.get("CXX", "g++")
+    found = shutil.which(name)
+    if found is None:
+        raise Unavailable(f"there is no C++ compiler ({name}) to build them")
+    return found
+
+
+def flags(level: str, *, native: bool = True) -> list[str]:
+    """The compiler's flags for a build; ``native`` adds bfloat16 rounding where the CPU has it."""
+    chosen = [*FLAGS, f"-march={level}"]
+    if level == "x86-64-v4":
+        chosen.append("-mprefer-vector-width=512")
+        if native and "avx512_bf16" in machine.cpu_flags():
+            chosen.append("-mavx512bf16")
+    return chosen
+
+
+def compile_to(target: Path, chosen: list[str]) -> None:
+    """Compile the library under the name ``target``, whole or not at all.
+
+    Raises
+    ------
+    Unavailable
+        The compiler fails.
+    """
+    command = [compiler(), *chosen, f"-I{HEADER.parent}", str(SOURCE)]
+    with tempfile.TemporaryDirectory(prefix="hilum-kernels-") as folder:
+        made = Path(folder) / "kernels.so"
+        try:
+            subprocess.run(
+                [*command, "-o", str(made)], check=True, capture_output=True, text=True, timeout=120
+            )
+        except (OSError, subprocess.SubprocessError) as error:
+            said = (getattr(error, "stderr", None) or str(error)).strip().splitlines() or [""]
+            raise Unavailable(f"the compiler could not build them ({said[0]})") from error
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with storage.atomic_write(target) as stream:
+            stream.write(made.read_bytes())
+
+
+@cache
+def _compiler_version(path: str) -> str:
+    said = subprocess.run([path, "--version"], check=True, capture_output=True, text=True)
+    return said.stdout.splitlines()[0]
+
+
+def _built(level: str) -> tuple[Path, str]:
+    """The library's path, and where it is from; built if it is not there."""
+    travelled = PREBUILT / f"{level}.so"
+    if travelled.exists():
+        return travelled, "prebuilt"
+    chosen = flags(level)
+    try:
+        version = _compiler_version(compiler())
+    except (OSError, subprocess.SubprocessError, IndexError) as error:
+        raise Unavailable(f"the C++ compiler does not answer ({error})") from error
+    key = storage.digest(SOURCE, HEADER, " ".join(chosen), version)[:16]
+    path = machine.cache_folder() / "kernels" / f"{level}-{key}.so"
+    if not path.exists():
+        compile_to(path, chosen)
+    return path, f"built by {version}"
+
+
+@cache
+def load() -> tuple[ctypes.CDLL | None, str]:
+    """The library, or None; and a line on what it is, or why there is none."""
+    try:
+        if platform.system() != "Linux":
+            raise Unavailable(f"they are made for Linux, not for {platform.system()}")
+        chosen = level()
+        path, origin = _built(chosen)
+        return ctypes.CDLL(str(path)), f"{chosen}, {origin}"
+    except Unavailable as error:
+        return None, str(error)
+    except OSError as error:  # a cache folder that cannot be written or does not allow programs
+        return None, f"the library cannot be written or loaded ({error})"

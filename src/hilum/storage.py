@@ -1,0 +1,133 @@
+"""Files that are whole or absent: atomic writes, locks, digests, folders of results."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import IO, Any
+
+from hilum.errors import DiskFull, FolderTaken, Locked
+
+
+@contextmanager
+def atomic_write(path: Path | str, mode: str = "wb") -> Iterator[IO[Any]]:
+    """Open a file that takes its name only when it is complete.
+
+    The bytes go to a neighbour first, are flushed to the disk and then renamed, so a reader
+    sees the old file or the new one and a crash leaves the old one.
+
+    Raises
+    ------
+    DiskFull
+        The disk has no room; the old file is untouched.
+    """
+    path = Path(path)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+    text = {} if "b" in mode else {"encoding": "utf-8", "newline": ""}
+    try:
+        with partial.open(mode, **text) as stream:  # type: ignore[call-overload]
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        partial.replace(path)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DiskFull(
+                f"the disk is full: {path.name} could not be written, what was there before is "
+                f"kept. Free some space in {path.parent} and go on."
+            ) from error
+        raise
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_json(path: Path | str, content: object) -> None:
+    """Write JSON atomically, readable by people; NaN is refused (use ``None``)."""
+    with atomic_write(path, "w") as stream:
+        json.dump(content, stream, indent=1, ensure_ascii=False, allow_nan=False)
+        stream.write("\n")
+
+
+@contextmanager
+def lock(path: Path | str, *, wait: bool = False, what: str = "folder") -> Iterator[None]:
+    """Hold an advisory lock for as long as the context, or the process, lives.
+
+    Parameters
+    ----------
+    wait : wait for the holder instead of raising
+    what : the word for the message
+
+    Raises
+    ------
+    Locked
+        Another process holds it. A lock dies with its process, so there is none to clean up.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            stream.seek(0)
+            holder = stream.read().strip() or "unknown"
+            raise Locked(
+                f"another process works here: {path.parent} (process {holder}). "
+                f"Wait for it, or choose another {what}."
+            ) from None
+        stream.seek(0)
+        stream.truncate()
+        stream.write(str(os.getpid()))
+        stream.flush()
+        yield
+
+
+def digest(*parts: bytes | str | Path) -> str:
+    """SHA-256 in hex over bytes, texts and files (each read in pieces), in order."""
+    total = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, Path):
+            with part.open("rb") as stream:
+                while piece := stream.read(1 << 20):
+                    total.update(piece)
+        else:
+            total.update(part.encode() if isinstance(part, str) else part)
+    return total.hexdigest()
+
+
+def new_folder(path: Path | str, *, marker: str | None = None) -> Path:
+    """Make a folder for a result; one that already holds files is refused, never overwritten.
+
+    Parameters
+    ----------
+    marker : a file that may already be there (a lock)
+
+    Raises
+    ------
+    FolderTaken
+    """
+    path = Path(path)
+    if path.exists():
+        if not path.is_dir():
+            raise FolderTaken(f"there is a file of that name: {path}. Choose another with --out.")
+        if any(entry.name != marker for entry in path.iterdir()):
+            raise FolderTaken(
+                f"the folder holds another result: {path}. Choose another with --out."
+            )
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def dated_folder(name: str) -> Path:
+    """``hilum-NAME-DATE-TIME`` here, for results of a command that was given no ``--out``."""
+    base = Path(f"hilum-{name}-{datetime.now():%Y%m%d-%H%M%S}")
+    folder, k = base, 2
+    while folder.exists():
+        folder, k = base.with_name(f"{base.name}-{k}"), k + 1
+    return folder

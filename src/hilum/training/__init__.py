@@ -1,0 +1,1 @@
+"""A recipe becomes a model: learner, loop, run folder, export, sealed bundle."""

@@ -1,0 +1,104 @@
+"""The model card: what the model is, what it learnt from, what it is worth, where it ends."""
+
+from __future__ import annotations
+
+from hilum.bundle import Bundle
+from hilum.datasets.manifest import Manifest
+from hilum.training.recipe import Recipe
+
+SHOWN = (
+    "auroc",
+    "average_precision",
+    "accuracy",
+    "recall",
+    "specificity",
+    "precision",
+    "npv",
+    "brier",
+    "calibration_slope",
+)
+
+
+def card(bundle: Bundle, recipe: Recipe, manifest: Manifest, separation: dict[str, float]) -> str:
+    """Markdown; every figure comes from the bundle itself."""
+    trained, source = bundle.trained_on, manifest.notes
+    lines = [
+        f"# {bundle.name}",
+        "",
+        f"Answers one question about a frontal chest radiograph: **{bundle.target}**, "
+        f"{bundle.classes[1]} against {bundle.classes[0]}. Not a medical device: for research and "
+        "teaching, not for decisions about patients.",
+        "",
+        "## Data",
+        "",
+        "| part | films | patients | " + " | ".join(bundle.classes) + " |",
+        "|---|---|---|---|---|",
+        *(
+            f"| {part} | {trained[part]['films']} | {trained[part]['patients']} | "
+            + " | ".join(str(trained[part][name]) for name in bundle.classes)
+            + " |"
+            for part in ("train", "validation")
+        ),
+        "",
+        f"Source: {source.get('source') or source.get('kind') or 'films of your own'}. "
+        f"Licence of the films: {source.get('licence') or 'as their owner states'}.",
+    ]
+    if trained.get("leak"):
+        lines += ["", f"**Patients lie in more than one part** ({trained['leak']}): every figure "
+                  "here is too good."]  # fmt: skip
+    lines += [
+        "",
+        "## Figures",
+        "",
+        "On the validation part, which shares hospital, machines and shortcuts with the training "
+        "part, and on which the thresholds were chosen: expect less on films from elsewhere.",
+        "",
+        "| metric | value | 95 % interval | films |",
+        "|---|---|---|---|",
+    ]
+    for name in SHOWN:
+        value = bundle.metrics["validation"][name]
+        shown = "–" if value["value"] is None else f"{value['value']:.3f}"
+        ends = "–" if value["low"] is None else f"{value['low']:.3f} to {value['high']:.3f}"
+        lines.append(f"| {name.replace('_', ' ')} | {shown} | {ends} | {value['n']} |")
+    shifts = {name: area for name, area in separation.items() if name != "plain"}
+    if shifts:
+        worst = min(shifts, key=lambda name: shifts[name])
+        lines += [
+            "",
+            f"AUROC under {len(shifts)} imitated shifts: {sum(shifts.values()) / len(shifts):.3f} "
+            f"on average, {shifts[worst]:.3f} at worst ({worst}).",
+        ]
+    lines += ["", "## Operating points", "", "| name | threshold | rule |", "|---|---|---|"]
+    for point in bundle.operating_points.values():
+        lines.append(f"| {point.name} | {point.threshold:.3f} | {point.rule} |")
+    lines += [
+        "",
+        f"Default: {bundle.default_operating_point}. Probabilities refer to a prevalence of "
+        f"{bundle.calibration.prevalence:.0%}; on a ward with another, adjust them.",
+        "",
+        "## Limits",
+        "",
+    ]
+    use = bundle.intended_use
+    stated = []
+    if use.get("population"):
+        stated.append(str(use["population"]))
+    if use.get("ages"):
+        stated.append(f"ages {use['ages'][0]:g} to {use['ages'][1]:g} years")
+    if use.get("views"):
+        stated.append(f"views {', '.join(use['views'])}")
+    lines += [
+        f"- Made for: {'; '.join(stated) or 'films like those it was trained on'}.",
+        "- The labels are readings of films, not microbiology.",
+        f"- It tells {bundle.classes[1]} from {bundle.classes[0]} only; another illness is "
+        "neither.",
+        "",
+        "## How it was made",
+        "",
+        f"hilum {bundle.hilum}, recipe `{recipe.name}` ({recipe.digest}), network "
+        f"`{recipe.network.name}` at {recipe.preprocessing.size} × {recipe.preprocessing.size} "
+        f"pixels, {recipe.training.epochs} epochs, seed {recipe.training.seed}.",
+        "",
+    ]
+    return "\n".join(lines)

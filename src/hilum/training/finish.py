@@ -1,0 +1,216 @@
+"""From weights to a sealed bundle, in one order.
+
+export → parity → the exported graph scores validation, plain and under imitated shifts →
+calibration and thresholds are chosen on those scores → the bundle is sealed. So what is measured
+is what is shipped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+import hilum
+from hilum.bundle import Bundle
+from hilum.datasets.cache import Cache
+from hilum.datasets.manifest import Manifest
+from hilum.decision import Calibration, OperatingPoint
+from hilum.errors import RecipeError, nearest
+from hilum.evaluation import thresholds
+from hilum.evaluation.measure import measure
+from hilum.evaluation.scores import Scores, score_cached
+from hilum.evaluation.thresholds import Choice
+from hilum.inference.engine import Engine
+from hilum.inference.model import Model
+from hilum.progress import SILENT, Progress
+from hilum.storage import digest
+from hilum.training.augment import SHIFTS, imitate
+from hilum.training.card import card
+from hilum.training.export import export, parity
+from hilum.training.parts import Films, rows_of
+from hilum.training.recipe import Recipe
+
+
+@dataclass(frozen=True, eq=False)
+class Finished:
+    """A bundle that is ready to be written, the scores behind it, and the parity measured."""
+
+    bundle: Bundle
+    scores: Scores
+    parity: float
+    separation: dict[str, float]
+
+
+def finish(
+    network: Any,
+    recipe: Recipe,
+    manifest: Manifest,
+    cache: Cache,
+    train: Films,
+    validation: Films,
+    *,
+    threads: int | None = None,
+    progress: Progress = SILENT,
+) -> Finished:
+    """Finish a model in the order above.
+
+    Parameters
+    ----------
+    network : the trained weights (``Learner.network``)
+    train, validation : the films that were learnt from and those that epochs were judged on
+
+    Raises
+    ------
+    TrainingStopped
+        The exported graph is not equal to the network.
+    Refused
+        Validation has films of one class only.
+    """
+    with progress.stage("finishing", 4 + len(shift_names(recipe))) as advance:
+        model = export(network, recipe.preprocessing.size)
+        advance(1)
+        gap = parity(network, model, _some(validation, train))
+        advance(1)
+        bare = Bundle(
+            name=recipe.name,
+            target=manifest.task,
+            classes=manifest.classes,
+            preprocessing=recipe.preprocessing,
+            calibration=Calibration(),
+            operating_points={"half": OperatingPoint("half", 0.5)},
+            default_operating_point="half",
+            model=model,
+            card="",
+            outputs=("logit", "cam") if network.cam else ("logit",),
+            hilum=hilum.__version__,
+        )
+        choice = _choice(Engine(bare, threads), recipe, manifest, cache, validation, advance)
+        calibration = thresholds.calibrate(choice)
+        points = {
+            "balanced": thresholds.choose(choice, calibration, "balanced", recipe.finish.balanced),
+            "screening": thresholds.choose(
+                choice, calibration, "screening", recall=recipe.finish.screening_recall
+            ),
+        }
+        separation = thresholds.separation(choice)
+        draft = replace(
+            bare,
+            calibration=calibration,
+            operating_points=points,
+            default_operating_point="balanced",
+            intended_use=_intended_use(manifest),
+            input_statistics=input_statistics(train),
+            trained_on=trained_on(recipe, manifest, cache),
+        )
+        scores = score_cached(Model(draft, threads), manifest, cache)
+        advance(1)
+        draft = replace(draft, metrics={"validation": _measured(scores, points["balanced"])})
+        bundle = replace(draft, card=card(draft, recipe, manifest, separation)).sealed()
+        advance(1)
+    return Finished(bundle, scores, gap, separation)
+
+
+def shift_names(recipe: Recipe) -> list[str]:
+    """The imitated shifts of a recipe; raises ``RecipeError`` for one that does not exist."""
+    names: list[str] = []
+    for name in recipe.finish.shifts:
+        if name != "all" and name not in SHIFTS:
+            raise RecipeError(
+                f"no such imitated shift: finish.shifts {name}. {nearest(name, SHIFTS)}"
+            )
+        names += list(SHIFTS) if name == "all" else [name]
+    return list(dict.fromkeys(names))
+
+
+def _choice(
+    engine: Engine, recipe: Recipe, manifest: Manifest, cache: Cache, films: Films, advance: Any
+) -> Choice:
+    """The graph's logits on validation, plain and under each imitated shift."""
+    logits = {"plain": engine.run(films.pixels[films.rows])[0]}
+    for shift in shift_names(recipe):
+        logits[shift] = np.concatenate(
+            [engine.run(some)[0] for some in _shifted(films, shift, recipe.training.seed)]
+        )
+        advance(1)
+    rows = rows_of(manifest, cache, "validation")
+    patient = tuple(manifest.patient[i] for i in rows.tolist())
+    return Choice(films.labels, patient, logits)
+
+
+def _shifted(films: Films, shift: str, seed: int, many: int = 64) -> Iterator[NDArray[np.uint8]]:
+    """The films under one shift, some at a time."""
+    for begin in range(0, len(films), many):
+        pixels = torch.from_numpy(films.pixels[films.rows[begin : begin + many]])
+        numbers = torch.from_numpy(films.identity[begin : begin + many])
+        yield imitate(pixels, numbers, shift, seed).numpy()
+
+
+def _some(*parts: Films, count: int = 32) -> NDArray[np.uint8]:
+    """Up to 32 films for the parity check, spread over the parts."""
+    taken = [part.pixels[part.rows[:: max(1, len(part) // 16)][:16]] for part in parts]
+    return np.concatenate(taken)[:count]
+
+
+def _measured(scores: Scores, point: OperatingPoint) -> dict[str, Any]:
+    """Metrics on plain validation, each with its interval."""
+    found = measure(scores.select(np.array(scores.part) == "validation"), {point.name: point})
+    estimates = {**found.ranking, **found.points[point.name].answered, **found.calibration}
+    return {name: estimate.as_dict() for name, estimate in estimates.items()}
+
+
+def input_statistics(films: Films, most: int = 4096) -> dict[str, Any]:
+    """Mean and spread of films in grey values, as quantiles over (at most ``most``) films."""
+    rows = films.rows[:: max(1, -(-len(films) // most))]
+    means, spreads = np.empty(len(rows)), np.empty(len(rows))
+    for i, row in enumerate(rows):
+        means[i], spreads[i] = films.pixels[row].mean(), films.pixels[row].std()
+    levels = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
+    return {
+        "films": len(rows),
+        "quantiles": list(levels),
+        "mean": [round(float(q), 2) for q in np.quantile(means, levels)],
+        "spread": [round(float(q), 2) for q in np.quantile(spreads, levels)],
+    }
+
+
+def trained_on(recipe: Recipe, manifest: Manifest, cache: Cache) -> dict[str, Any]:
+    """Counts, digests and 8 bytes a film of what was learnt and what choices were made on."""
+    found: dict[str, Any] = {"manifest": manifest.digest, "recipe": recipe.digest}
+    for name, key in (("train", "films"), ("validation", "chosen_on")):
+        rows = rows_of(manifest, cache, name)
+        label = np.asarray(manifest.label)[rows]
+        found[name] = {
+            "films": len(rows),
+            "patients": len({manifest.patient[i] for i in rows.tolist()}),
+            **{c: int((label == k).sum()) for k, c in enumerate(manifest.classes)},
+        }
+        found[key] = fingerprints(manifest, rows)
+    if manifest.notes.get("leak"):
+        found["leak"] = manifest.notes["leak"]
+    return found
+
+
+def fingerprints(manifest: Manifest, rows: NDArray[Any]) -> list[str]:
+    """The first 8 bytes of each file's SHA-256 in hex, sorted."""
+    files = manifest.files()
+    return sorted(digest(files[i])[:16] for i in rows if files[i].is_file())
+
+
+def _intended_use(manifest: Manifest) -> dict[str, Any]:
+    """Ages and views of the training films where they are known, and what the source says."""
+    found: dict[str, Any] = dict(manifest.notes.get("intended_use") or {})
+    part = np.array(manifest.part)
+    ages = [float(a) for a, p in zip(manifest.extra.get("age", ()), part, strict=False)
+            if a and p == "train"]  # fmt: skip
+    if len(ages) >= 20 and "ages" not in found:
+        found["ages"] = [min(ages), max(ages)]
+    views = {v for v, p in zip(manifest.extra.get("view", ()), part, strict=False)
+             if v and p == "train"}  # fmt: skip
+    if views and "views" not in found:
+        found["views"] = sorted(views)
+    return found

@@ -1,0 +1,277 @@
+"""One training step behind one interface, and the learner that runs on torch.
+
+A learner owns the weights, the optimiser and the device. The loop tells it which films come next
+and at which learning rate; it never sees an array of the other's.
+"""
+
+from __future__ import annotations
+
+import gc
+from contextlib import AbstractContextManager, nullcontext
+from copy import deepcopy
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from hilum.machine import Place
+from hilum.networks import kernels
+from hilum.networks.build import build
+from hilum.training import optimiser
+from hilum.training.augment import augment
+from hilum.training.graph import scale
+from hilum.training.parts import Films
+from hilum.training.recipe import Recipe
+
+if TYPE_CHECKING:
+    from hilum.training.group import Group
+
+
+class Learner(Protocol):
+    """What the loop needs of a back end."""
+
+    def begin(self, films: Films, epoch: int) -> None:
+        """An epoch (from 0) over these films begins."""
+
+    def step(self, batch: NDArray[np.int64], learning_rate: float) -> float | None:
+        """Learn from the films at these indices; the loss, where it is known without waiting."""
+
+    def finish(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Losses of the epoch's steps (steps,) and logits of its films (n,) in order."""
+
+    def logits(self, films: Films, size: int) -> NDArray[np.float64]:
+        """Logits (n,) of plain films by the weights that will be shipped."""
+
+    def network(self) -> nn.Module:
+        """Those weights as a torch network on the CPU, float32, not training."""
+
+    def state(self) -> dict[str, Any]:
+        """Everything that the next epoch depends on."""
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go back to a ``state``."""
+
+
+def class_weights(labels: NDArray[np.int8], how: str) -> tuple[float, float]:
+    """Weight of the loss of each class: n / (2 · n_class), or 1."""
+    positive = int((labels == 1).sum())
+    if how == "none" or positive in (0, len(labels)):
+        return 1.0, 1.0
+    return len(labels) / (2 * (len(labels) - positive)), len(labels) / (2 * positive)
+
+
+def new_network(recipe: Recipe) -> Any:
+    """The recipe's network with its first weights, a function of the seed alone."""
+    seed = recipe.training.seed
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network: Any = build(
+            recipe.network.name, recipe.preprocessing.size, **recipe.network.options
+        )
+        if hasattr(network, "initialise"):
+            network.initialise(torch.Generator().manual_seed(seed))
+    return network
+
+
+class TorchLearner:
+    """Learns on a CPU, a GPU or Apple's MPS.
+
+    Parameters
+    ----------
+    recipe : what to do
+    place : resolved, with a precision that is not ``auto``
+    weights : of the loss, of class 0 and 1
+    group : the processes that train together, or None: each takes its share of every batch
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        place: Place,
+        weights: tuple[float, float],
+        group: Group | None = None,
+    ) -> None:
+        self.recipe, self.place, self.group = recipe, place, group
+        self.device = torch.device(place.device) if group is None else group.device
+        self.dtype = torch.float32
+        if self.device.type == "cuda":
+            torch.backends.cuda.matmul.allow_tf32 = True
+            torch.backends.cudnn.allow_tf32 = True
+            torch.backends.cudnn.deterministic = True
+        self.model: Any = new_network(recipe).to(self.device, memory_format=torch.channels_last)
+        self.shared: Any = self.model if group is None else group.wrap(self.model)
+        self.optimisers = optimiser.make(self.model, recipe.optimiser)
+        self.average: Any = deepcopy(self.model).eval() if recipe.averaging.decay else None
+        self.weights = torch.tensor(weights, device=self.device)
+        self.steps = 0
+        self._resident: dict[int, tuple[Films, Tensor]] = {}
+        self._losses: list[Tensor] = []
+        self._logits: list[Tensor] = []
+        self._places: list[NDArray[np.int64]] = []
+        self._seen = 0
+
+    def begin(self, films: Films, epoch: int) -> None:
+        self.films, self.epoch = films, epoch
+        self.size = self.recipe.size_at(epoch)
+        self._losses, self._logits, self._places, self._seen = [], [], [], 0
+        self.model.train()
+        # Dropout draws from here: an epoch is a function of the seed and its number.
+        torch.manual_seed((self.recipe.training.seed * 1_000_003 + epoch) % 2**63)
+
+    def step(self, batch: NDArray[np.int64], learning_rate: float) -> float | None:
+        places = np.arange(self._seen, self._seen + len(batch))
+        mine, self._seen = batch, self._seen + len(batch)
+        if self.group is not None:
+            mine, places = self.group.share(batch), self.group.share(places)
+        self._places.append(places)
+        # A share without films still has to meet the others on the way back: one film, times 0.
+        x, y = self.prepare(mine if len(mine) else batch[:1])
+        with self._threads():
+            loss = self.loss(x, y, len(batch)) * (1.0 if len(mine) else 0.0)
+            for one in self.optimisers:
+                one.zero_grad(set_to_none=True)
+            # The group takes the mean of its processes' gradients; their sum is wanted.
+            (loss if self.group is None else loss * self.group.size).backward()
+            share = learning_rate / self.recipe.optimiser.lr if self.recipe.optimiser.lr else 0.0
+            for one in self.optimisers:
+                for group in one.param_groups:
+                    group["lr"] = group["highest"] * share
+                one.step()
+        self.steps += 1
+        self._follow()
+        self._losses.append(loss.detach())
+        known = self.device.type == "cpu" and self.group is None
+        return float(loss.detach()) if known else None
+
+    def prepare(self, batch: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+        """Augmented films (n, 1, s, s) as the network takes them, and their labels (n,)."""
+        films = self.films
+        pixels = shrink(self._pixels(films, batch), self.size)
+        identity = torch.from_numpy(films.identity[batch]).to(self.device)
+        x = augment(
+            pixels, identity, self.recipe.training.seed, self.epoch, self.recipe.augmentation
+        )
+        x = scale(x, self.model.input_scaling).to(self.dtype, memory_format=torch.channels_last)
+        return x, torch.from_numpy(films.labels[batch]).to(self.device, self.dtype)
+
+    def loss(self, x: Tensor, y: Tensor, films: int) -> Tensor:
+        """Weighted cross-entropy, summed over this batch and divided by ``films``."""
+        with self._autocast():
+            z = self.shared(x).flatten()
+        z = z.to(self.dtype)
+        self._logits.append(z.detach())
+        smooth = self.recipe.training.label_smoothing
+        weight = self.weights[y.long()].to(self.dtype)
+        total = functional.binary_cross_entropy_with_logits(
+            z, y * (1 - smooth) + smooth / 2, weight=weight, reduction="sum"
+        )
+        return total / films
+
+    def finish(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        losses, logits = torch.stack(self._losses), torch.cat(self._logits)
+        both = torch.cat([losses, logits]).double().cpu().numpy()  # one wait for the device
+        found, scores = both[: len(losses)], both[len(losses) :]
+        if self.group is None:
+            return found, scores
+        for model in filter(None, (self.model, self.average)):
+            self.group.agree(model)
+        mine = np.concatenate(self._places)
+        return self.group.total(found), self.group.gathered(scores[: len(mine)], mine, self._seen)
+
+    @torch.inference_mode()
+    def logits(self, films: Films, size: int) -> NDArray[np.float64]:
+        model = self.average if self.average is not None else self.model.eval()
+        everything = np.arange(len(films))
+        mine = everything if self.group is None else self.group.share(everything)
+        # Large enough to fill the processor, small enough to stay within a step's memory.
+        many = max(1, min(self.recipe.training.batch * 2, 256))
+        pieces = []
+        for begin in range(0, len(mine), many):
+            pixels = shrink(self._pixels(films, mine[begin : begin + many]), size)
+            x = scale(pixels[:, None].float(), self.model.input_scaling)
+            with self._autocast():
+                y = model(x.to(self.dtype, memory_format=torch.channels_last))
+            pieces.append(y.flatten().double())
+        found = torch.cat(pieces).cpu().numpy() if pieces else np.zeros(0)
+        return found if self.group is None else self.group.gathered(found, mine, len(films))
+
+    def network(self) -> nn.Module:
+        model = self.average if self.average is not None else self.model
+        return deepcopy(model).to("cpu", torch.float32).eval()
+
+    def leave(self) -> None:
+        """Leave the group while it still stands: torch's part of it must not outlive it."""
+        self.shared, self.group = self.model, None
+        gc.collect()
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "model": self.model.state_dict(),
+            "average": None if self.average is None else self.average.state_dict(),
+            "optimisers": [one.state_dict() for one in self.optimisers],
+            "steps": self.steps,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.model.load_state_dict(state["model"])
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
+        for one, saved in zip(self.optimisers, state["optimisers"], strict=True):
+            one.load_state_dict(saved)
+        self.steps = state["steps"]
+
+    def _threads(self) -> AbstractContextManager[Any]:
+        """A network that the fast kernels compute leaves torch little to share out."""
+        if self.device.type == "cpu" and getattr(self.model, "kernels", False):
+            return kernels.alone()
+        return nullcontext()
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        if self.place.precision != "bfloat16":
+            return nullcontext()
+        return torch.autocast(self.device.type, torch.bfloat16)
+
+    def _pixels(self, films: Films, batch: NDArray[np.int64]) -> Tensor:
+        """(n, s, s) uint8 on the device."""
+        if self.device.type != "cuda":
+            return torch.from_numpy(films.pixels[films.rows[batch]]).to(self.device)
+        if id(films) not in self._resident and self._fits(films):
+            everything = torch.from_numpy(films.pixels[films.rows]).to(self.device)
+            self._resident[id(films)] = (films, everything)
+        if id(films) in self._resident:
+            index = torch.from_numpy(batch).pin_memory().to(self.device, non_blocking=True)
+            return self._resident[id(films)][1][index]
+        pixels = torch.from_numpy(films.pixels[films.rows[batch]]).pin_memory()
+        return pixels.to(self.device, non_blocking=True)
+
+    def _fits(self, films: Films) -> bool:
+        """Whether all films may lie in the GPU's memory, half of it left for the network."""
+        size = films.pixels.shape[-1]
+        return len(films) * size * size < torch.cuda.mem_get_info(self.device)[0] // 2
+
+    @torch.no_grad()
+    def _follow(self) -> None:
+        """Let the average follow the weights."""
+        setting = self.recipe.averaging
+        if self.average is None or self.steps % setting.every:
+            return
+        young = self.steps / (self.steps + 10 * setting.every)
+        keep = min(setting.decay**setting.every, young)
+        now, mean = self.model.state_dict(), self.average.state_dict()
+        floats = [name for name, value in mean.items() if value.is_floating_point()]
+        torch._foreach_lerp_([mean[n] for n in floats], [now[n] for n in floats], 1 - keep)
+        for name in mean.keys() - set(floats):
+            mean[name].copy_(now[name])
+
+
+def shrink(pixels: Tensor, size: int) -> Tensor:
+    """(n, s, s) uint8 to (n, size, size), antialiased by the triangle filter."""
+    if pixels.shape[-1] == size:
+        return pixels
+    small = functional.interpolate(
+        pixels[:, None].float(), size=(size, size), mode="bilinear", antialias=True
+    )
+    return small.round_().clamp_(0, 255).to(torch.uint8)[:, 0]

@@ -1,0 +1,414 @@
+"""A recipe: everything that decides what a training makes, typed, read from and written to TOML.
+
+    recipe = Recipe.load("paper2021", ["training.epochs=3", "optimiser.lr=0.0005"])
+    print(recipe.toml())
+
+The tables of the file are the dataclasses below, their keys the fields. Unknown keys, wrong types
+and impossible values are refused by name, before anything is computed.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import tomllib
+import types
+import typing
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from hilum.errors import RecipeError, nearest
+from hilum.films.preprocess import Preprocessing
+from hilum.storage import digest
+from hilum.training.augment import Augmentation
+
+FORMAT = 1
+RECIPES = Path(__file__).parent.parent / "recipes"
+
+
+def _between(default: Any, least: float, most: float = math.inf) -> Any:
+    return field(default=default, metadata={"least": least, "most": most})
+
+
+@dataclass(frozen=True)
+class Network:
+    """The network: its name in ``hilum.networks.build`` and its own options."""
+
+    name: str = "compact"
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Training:
+    """Epochs, batches and the loss.
+
+    Attributes
+    ----------
+    batch : films in a batch over all processes together
+    last_batch : ``keep`` the smaller batch at an epoch's end, or ``drop`` it
+    precision : ``auto``: bfloat16 where the processor has it and it measures faster
+    label_smoothing : s, with targets s/2 and 1 − s/2 (Szegedy 2016)
+    class_weights : ``balanced``, n / (2 · n_class) as scikit-learn and Keras, or ``none``
+    """
+
+    epochs: int = _between(10, 1, 100_000)
+    batch: int = _between(64, 1, 1_000_000)
+    last_batch: Literal["keep", "drop"] = "keep"
+    seed: int = _between(0, 0, 2**31 - 1)
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    label_smoothing: float = _between(0.0, 0.0, 0.5)
+    class_weights: Literal["balanced", "none"] = "balanced"
+
+
+@dataclass(frozen=True)
+class Optimiser:
+    """How a gradient becomes an update.
+
+    Attributes
+    ----------
+    lr : the highest learning rate; the schedule multiplies it
+    momentum : of SGD and Muon, or Adam's β₁
+    beta2, epsilon : Adam's
+    weight_decay : on weights of two dimensions and more, never on biases or norms; decoupled,
+        except for ``adam`` and ``sgd``, where it is added to the gradient
+    muon_lr : Muon's learning rate for convolutions; all else then follows AdamW at ``lr``
+    """
+
+    name: Literal["adam", "adamw", "sgd", "muon"] = "adam"
+    lr: float = _between(1e-3, 0.0, 1e3)
+    momentum: float = _between(0.9, 0.0, 0.9999)
+    beta2: float = _between(0.999, 0.0, 0.999999)
+    epsilon: float = _between(1e-7, 0.0, 1.0)
+    weight_decay: float = _between(0.0, 0.0, 10.0)
+    muon_lr: float = _between(0.02, 0.0, 10.0)
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The learning rate over time.
+
+    Attributes
+    ----------
+    name : ``constant``; ``linear`` or ``cosine`` down to ``final`` (both step by step, after a
+        linear warm-up: one-cycle); ``plateau``: times ``factor`` after ``patience`` epochs
+        without a lower validation loss, never below ``floor`` (Keras's ReduceLROnPlateau)
+    warmup : share of all steps that climb from 0
+    final : the last learning rate as a share of the highest
+    """
+
+    name: Literal["constant", "linear", "cosine", "plateau"] = "constant"
+    warmup: float = _between(0.0, 0.0, 0.9)
+    final: float = _between(0.0, 0.0, 1.0)
+    patience: int = _between(2, 0, 10_000)
+    factor: float = _between(0.3, 0.0, 1.0)
+    floor: float = _between(1e-6, 0.0, 1.0)
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Progressive image size.
+
+    Attributes
+    ----------
+    phases : ``[[size, share], ...]``: the side in pixels and the share of all epochs, in order;
+        empty: every epoch at ``preprocessing.size``. No side exceeds that.
+    """
+
+    phases: tuple[tuple[int, float], ...] = ()
+
+
+@dataclass(frozen=True)
+class Averaging:
+    """Exponential moving average of the weights, which is then validated and shipped.
+
+    Attributes
+    ----------
+    decay : a step's decay, 0 for none; young averages forget faster: min(decay, t / (t + 10))
+    every : steps between two updates of the average
+    """
+
+    decay: float = _between(0.0, 0.0, 0.99999)
+    every: int = _between(4, 1, 10_000)
+
+
+@dataclass(frozen=True)
+class Finish:
+    """How operating points are chosen when the weights stand.
+
+    Attributes
+    ----------
+    shifts : imitated shifts (names in ``hilum.training.augment.SHIFTS``) under which validation
+        is scored beside the plain films; ``["all"]`` for all, empty for plain films alone
+    balanced : rule of the point ``balanced`` (a name in ``hilum.evaluation.thresholds.RULES``)
+    screening_recall : the recall that the point ``screening`` promises
+    """
+
+    shifts: tuple[str, ...] = ("all",)
+    balanced: str = "equal_rates"
+    screening_recall: float = _between(0.98, 0.5, 1.0)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All of it. ``Recipe.load`` reads one, ``toml`` writes it resolved."""
+
+    name: str = "custom"
+    about: str = ""
+    format: int = _between(FORMAT, 1, FORMAT)
+    network: Network = field(default_factory=Network)
+    preprocessing: Preprocessing = field(default_factory=Preprocessing)
+    training: Training = field(default_factory=Training)
+    optimiser: Optimiser = field(default_factory=Optimiser)
+    schedule: Schedule = field(default_factory=Schedule)
+    sizes: Sizes = field(default_factory=Sizes)
+    averaging: Averaging = field(default_factory=Averaging)
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    finish: Finish = field(default_factory=Finish)
+
+    def __post_init__(self) -> None:
+        _check(self)
+
+    @classmethod
+    def load(cls, name_or_path: str | Path = "fast", overrides: Sequence[str] = ()) -> Recipe:
+        """A recipe by name or file, with ``key=value`` overrides (dotted keys, TOML values).
+
+        Raises
+        ------
+        RecipeError
+            No such recipe, not TOML, an unknown key, a wrong type or an impossible value.
+        """
+        path = Path(name_or_path)
+        if path.suffix != ".toml":
+            path = RECIPES / f"{name_or_path}.toml"
+            if not path.is_file():
+                raise RecipeError(
+                    f"no such recipe: {name_or_path}. {nearest(str(name_or_path), names())} "
+                    "A file of your own ends in .toml."
+                )
+        try:
+            content = tomllib.loads(path.read_text("utf-8"))
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise RecipeError(f"the recipe cannot be read: {path} ({reason}).") from None
+        content.setdefault("name", path.stem)
+        return cls.from_dict(content, overrides)
+
+    @classmethod
+    def from_dict(cls, content: dict[str, Any], overrides: Sequence[str] = ()) -> Recipe:
+        """A recipe from the nested dict of its TOML file."""
+        recipe: Recipe = _build(cls, content, "")
+        for text in overrides:
+            recipe = _override(recipe, text)
+        return recipe
+
+    def as_dict(self) -> dict[str, Any]:
+        """The nested dict that its TOML file holds."""
+        return _plain(self)
+
+    def toml(self) -> str:
+        """The resolved recipe, every key written."""
+        return _toml(self.as_dict())
+
+    @property
+    def digest(self) -> str:
+        """Digest of everything but the name and the remark: what the training does."""
+        return digest(replace(self, name="", about="").toml())[:16]
+
+    def size_at(self, epoch: int) -> int:
+        """Side of the films in epoch ``epoch`` (from 0), in pixels."""
+        total = sum(share for _, share in self.sizes.phases)
+        passed = 0.0
+        for size, share in self.sizes.phases:
+            passed += share / total
+            if (epoch + 0.5) / self.training.epochs < passed:
+                return size
+        return self.sizes.phases[-1][0] if self.sizes.phases else self.preprocessing.size
+
+
+def names() -> list[str]:
+    """The recipes that come with hilum."""
+    return sorted(path.stem for path in RECIPES.glob("*.toml"))
+
+
+# --- checking ---------------------------------------------------------------------------------
+
+
+def _build(kind: type, content: dict[str, Any], where: str) -> Any:
+    """A dataclass from a dict, keys and types checked; ``where`` is the dotted key of it."""
+    hints = typing.get_type_hints(kind)
+    known = {item.name: item for item in fields(kind)}
+    values: dict[str, Any] = {}
+    for key, value in content.items():
+        dotted = f"{where}{key}"
+        if key not in known:
+            near = nearest(key, known)
+            raise RecipeError(f"no such key in a recipe: {dotted}. {near}")
+        if is_dataclass(hints[key]):
+            if not isinstance(value, dict):
+                raise RecipeError(f"a table is expected: {dotted}. Write [{dotted}].")
+            values[key] = _build(typing.cast(type, hints[key]), value, f"{dotted}.")
+        else:
+            values[key] = _typed(hints[key], value, dotted)
+    try:
+        return kind(**values)
+    except RecipeError:
+        raise
+    except (TypeError, ValueError) as error:
+        raise RecipeError(f"an impossible value: {where.rstrip('.')} ({error}).") from None
+
+
+def _typed(hint: Any, value: Any, where: str) -> Any:
+    """``value`` as the type ``hint``; only the changes that lose nothing are made."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Literal:
+        if value in arguments:
+            return value
+        raise RecipeError(f"no such value: {where} = {value!r}. {nearest(str(value), arguments)}")
+    if origin in (typing.Union, types.UnionType):
+        return None if value is None else _typed(arguments[0], value, where)
+    if origin is tuple and isinstance(value, list | tuple):
+        inner = arguments[:1] * len(value) if arguments[-1] is ... else arguments
+        if len(inner) == len(value):
+            return tuple(_typed(h, v, where) for h, v in zip(inner, value, strict=True))
+    elif origin is dict and isinstance(value, dict):
+        return {str(k): _option(v, f"{where}.{k}") for k, v in value.items()}
+    elif hint is float and isinstance(value, int | float) and not isinstance(value, bool):
+        if math.isfinite(value):
+            return float(value)
+    elif hint in (int, bool, str) and type(value) is hint:
+        return value
+    raise RecipeError(f"a wrong type: {where} = {value!r}. It takes {_words(hint)}.")
+
+
+def _option(value: Any, where: str) -> Any:
+    if isinstance(value, list | tuple):
+        return [_option(v, where) for v in value]
+    if isinstance(value, str | bool | int) or (isinstance(value, float) and math.isfinite(value)):
+        return value
+    raise RecipeError(f"a wrong type: {where} = {value!r}. It takes numbers, texts and lists.")
+
+
+def _words(hint: Any) -> str:
+    simple = {float: "a number", int: "a whole number", bool: "true or false", str: "a text"}
+    if hint in simple:
+        return simple[hint]
+    arguments = typing.get_args(hint)
+    if typing.get_origin(hint) is tuple:
+        if arguments[-1] is ...:
+            return f"a list, each item {_words(arguments[0])}"
+        return "[" + ", ".join(_words(a) for a in arguments) + "]"
+    return "a table"
+
+
+def _check(recipe: Recipe) -> None:
+    """What types cannot say: ranges, and keys that must fit each other."""
+    for table in [recipe, *(getattr(recipe, item.name) for item in fields(recipe))]:
+        if not is_dataclass(table):
+            continue
+        prefix = "" if table is recipe else f"{_table_name(recipe, table)}."
+        for item in fields(table):
+            least, most = item.metadata.get("least"), item.metadata.get("most")
+            value = getattr(table, item.name)
+            if least is not None and not least <= value <= most:
+                raise RecipeError(
+                    f"an impossible value: {prefix}{item.name} = {value}. "
+                    f"It lies between {least:g} and {most:g}."
+                )
+    if recipe.preprocessing.size < 8:
+        raise RecipeError(f"an impossible value: preprocessing.size = {recipe.preprocessing.size}.")
+    for size, share in recipe.sizes.phases:
+        if not (8 <= size <= recipe.preprocessing.size and share > 0):
+            raise RecipeError(
+                f"an impossible phase: sizes.phases [{size}, {share:g}]. A side lies between 8 and "
+                f"preprocessing.size = {recipe.preprocessing.size}, a share is positive."
+            )
+
+
+def _table_name(recipe: Recipe, table: object) -> str:
+    return next(item.name for item in fields(recipe) if getattr(recipe, item.name) is table)
+
+
+# --- overrides --------------------------------------------------------------------------------
+
+
+def _override(recipe: Recipe, text: str) -> Recipe:
+    """The recipe with one ``dotted.key=value`` changed."""
+    key, sign, value = text.partition("=")
+    key = key.strip()
+    if not sign or not key:
+        raise RecipeError(f"not key=value: {text}. Write for example training.epochs=5.")
+    known = list(dotted_keys())
+    if key not in known and not key.startswith("network.options."):
+        raise RecipeError(f"no such key in a recipe: {key}. {nearest(key, known)}")
+    content = recipe.as_dict()
+    *tables, last = key.split(".")
+    inside = content
+    for table in tables:
+        inside = inside.setdefault(table, {})
+    inside[last] = _parsed(value)
+    return _build(Recipe, content, "")
+
+
+def _parsed(text: str) -> Any:
+    """A TOML value; what is none, such as ``.5`` or ``adam``, as a number or a text."""
+    for parse in (lambda: tomllib.loads(f"x = {text}")["x"], lambda: float(text)):
+        with suppress(ValueError):  # TOMLDecodeError is one
+            return parse()
+    return text.strip()
+
+
+def dotted_keys() -> Iterable[str]:
+    """Every key that ``--set`` takes; any further one behind ``network.options.``"""
+    for name, hint in typing.get_type_hints(Recipe).items():
+        if is_dataclass(hint):
+            yield from (f"{name}.{item.name}" for item in fields(hint))
+        else:
+            yield name
+
+
+# --- writing ----------------------------------------------------------------------------------
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value) and not isinstance(value, type):
+        hints = typing.get_type_hints(type(value))
+        found = {item.name: _plain(getattr(value, item.name)) for item in fields(value)}
+        return {k: float(v) if hints[k] is float else v for k, v in found.items()}
+    if isinstance(value, tuple | list):
+        return [_plain(v) for v in value]
+    return dict(value) if isinstance(value, dict) else value
+
+
+def _toml(content: dict[str, Any], prefix: str = "") -> str:
+    lines = [
+        f"{_key(key)} = {_value(v)}"
+        for key, v in content.items()
+        if not isinstance(v, dict) and v is not None
+    ]
+    text = "\n".join(lines) + "\n" if lines else ""
+    for key, value in content.items():
+        if isinstance(value, dict) and (value or not prefix):
+            name = f"{prefix}{_key(key)}"
+            text += f"\n[{name}]\n{_toml(value, f'{name}.')}"
+    return text
+
+
+def _key(name: str) -> str:
+    bare = name and all(c.isascii() and (c.isalnum() or c in "_-") for c in name)
+    return name if bare else _text(name)
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, list):
+        return "[" + ", ".join(_value(v) for v in value) + "]"
+    return _text(value) if isinstance(value, str) else repr(value)
+
+
+def _text(value: str) -> str:
+    """JSON's escapes are TOML's, but for DEL, which TOML wants escaped."""
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

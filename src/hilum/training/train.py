@@ -1,0 +1,280 @@
+"""From a data set to a sealed bundle.
+
+run = hilum.train("films/", recipe="fast")
+run.bundle.metrics
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from hilum import machine
+from hilum.datasets.cache import Cache
+from hilum.datasets.manifest import Manifest
+from hilum.errors import Refused, TrainingStopped
+from hilum.machine import Place
+from hilum.progress import SILENT, Progress
+from hilum.storage import atomic_write
+from hilum.training import group, placement
+from hilum.training.finish import finish, shift_names
+from hilum.training.learner import Learner, TorchLearner, class_weights
+from hilum.training.loop import Epoch, fit, steps_in_epoch
+from hilum.training.parts import Films, films_of
+from hilum.training.pictures import augmented, curves
+from hilum.training.recipe import Recipe
+from hilum.training.run import Run, claim, interruptible, reopen
+from hilum.training.schedule import LearningRate
+from hilum.training.sequential import ReferenceLearner
+
+
+def train(
+    data: Manifest | str | Path | Sequence[str | Path],
+    recipe: Recipe | str | Path = "fast",
+    *,
+    on: str | None = None,
+    seed: int | None = None,
+    out: Path | str | None = None,
+    overrides: Sequence[str] = (),
+    workers: int | None = None,
+    progress: Progress = SILENT,
+    **options: Any,
+) -> Run:
+    """Train by a recipe into a new run folder.
+
+    Parameters
+    ----------
+    data : a manifest, or whatever ``hilum.index`` takes
+    on : the place, for example ``cpu:2@bfloat16``; the best one here where None
+    seed : in place of the recipe's
+    out : the run folder; a dated one in the working folder where None
+    overrides : ``key=value`` changes of the recipe
+    workers : decoding processes
+    options : of ``hilum.index``
+
+    Raises
+    ------
+    RecipeError, UsageError, Refused, TrainingStopped, Interrupted
+    """
+    machine.keep_memory()
+    if not isinstance(recipe, Recipe):
+        recipe = Recipe.load(recipe, overrides)
+    if seed is not None:
+        recipe = replace(recipe, training=replace(recipe.training, seed=seed))
+    shift_names(recipe)
+    place = placement.resolve(on, recipe)
+    placement.check_memory(recipe, place)
+    folder = None if out is None else Path(out)
+    if group.by_torchrun():
+        from hilum.training import torchrun
+
+        manifest = open_manifest(data, progress, options)
+        return torchrun.train(manifest, recipe, place, folder, workers, progress)
+    with claim(folder, recipe.name) as run, interruptible(run):
+        manifest = open_manifest(data, progress, options)
+        begin(run, recipe, manifest, place)
+        _go(run, recipe, manifest, workers, progress)
+        return run
+
+
+def resume(folder: Path | str, *, workers: int | None = None, progress: Progress = SILENT) -> Run:
+    """Go on with a run that was interrupted; it ends as if it had not been.
+
+    Place, threads and precision are those that the run was begun with.
+
+    Raises
+    ------
+    UsageError, Locked, Refused, PlaceUnavailable, TrainingStopped, Interrupted
+    """
+    machine.keep_memory()
+    with reopen(Path(folder)) as run:
+        if run.finished:
+            progress.say(f"this run has finished already: {run.folder}.")
+            return run
+        manifest = Manifest.read(run.folder / "films.csv")
+        with interruptible(run):
+            _go(run, run.recipe, manifest, workers, progress)
+        return run
+
+
+def begin(run: Run, recipe: Recipe, manifest: Manifest, place: Place) -> None:
+    """Write what a run is before it does anything; from here on it can be resumed."""
+    _check_parts(manifest)
+    run.write_environment({"asked": str(place)})
+    manifest.write(run.folder / "films.csv")
+    with atomic_write(run.folder / "recipe.toml", "w") as stream:  # last: now it is a run
+        stream.write(recipe.toml())
+
+
+def _go(
+    run: Run, recipe: Recipe, manifest: Manifest, workers: int | None, progress: Progress
+) -> None:
+    """Train from the last checkpoint, or the start, to the sealed bundle."""
+    cache = Cache.fill(manifest, recipe.preprocessing, workers=workers, progress=progress)
+    parts = films_of(manifest, cache, "train"), films_of(manifest, cache, "validation")
+    place = settle(run, recipe, manifest, parts, progress)
+    if place.processes > 1:
+        group.lead(run, place, progress)
+        place = replace(place, processes=1)
+    learner = learn(run, recipe, parts, place, progress)
+    seal(run, recipe, manifest, cache, parts, place, learner, progress)
+
+
+def settle(
+    run: Run, recipe: Recipe, manifest: Manifest, parts: tuple[Films, Films], progress: Progress
+) -> Place:
+    """The place with threads and precision as the run was begun with, or settled now."""
+    before = run.environment
+    if "place" in before:
+        place = Place.parse(before["place"]).resolved()
+        if place.kind == "cpu" and place.threads > machine.cores():
+            progress.warn(
+                f"the run was begun with {place.threads} threads and there are "
+                f"{machine.cores()} cores here: it goes on with as many, slowly, so that the "
+                "result stays the same."
+            )
+        machine.set_threads(place.threads or 1)
+        return place
+    place = Place.parse(before["asked"]).resolved()
+    machine.set_threads(place.threads or 1)
+    weights = class_weights(parts[0].labels, recipe.training.class_weights)
+    place, probe = placement.settle_precision(place, recipe, parts[0], weights)
+    run.write_environment({**placement.describe(place, recipe), "milliseconds_a_step": probe})
+    augmented(parts[0], recipe, manifest.classes, run.folder / "augmented.png")
+    return place
+
+
+def seal(
+    run: Run,
+    recipe: Recipe,
+    manifest: Manifest,
+    cache: Cache,
+    parts: tuple[Films, Films],
+    place: Place,
+    learner: Learner,
+    progress: Progress,
+) -> None:
+    """Finish the model and write what is left of the run folder, the bundle last."""
+    curves(run.epochs, run.folder / "curves.png")
+    done = finish(
+        learner.network(),
+        recipe,
+        manifest,
+        cache,
+        *parts,
+        threads=place.threads or None,
+        progress=progress,
+    )
+    done.scores.write(run.folder / "scores.csv")
+    run.write_environment(
+        {**run.environment, "parity": done.parity, "auroc_under_shifts": done.separation}
+    )
+    done.bundle.write(run.model_folder)
+
+
+def learn(
+    run: Run,
+    recipe: Recipe,
+    parts: tuple[Films, Films],
+    place: Place,
+    progress: Progress,
+    together: group.Group | None = None,
+) -> Learner:
+    """Run the epochs that are still to come, with a checkpoint after each.
+
+    Parameters
+    ----------
+    parts : training and validation films
+    together : the group that this process belongs to; its first member alone writes
+    """
+    weights = class_weights(parts[0].labels, recipe.training.class_weights)
+    learner = make_learner(recipe, place, weights, together)
+    rate = LearningRate(recipe, steps_in_epoch(len(parts[0]), recipe))
+    epochs: list[Epoch] = []
+    last = run.last() if together is None else together.from_first(run.last)
+    if last is not None:
+        state, epochs = last
+        _same_recipe(run, state, recipe)
+        learner.restore(state["learner"])
+        rate.restore(state["rate"])
+    writes = together is None or together.rank == 0
+    if writes and epochs and len(epochs) < recipe.training.epochs:
+        run.write_epochs(epochs)
+        for epoch in epochs:
+            progress.row("training", epoch.as_dict())
+
+    def ended(epoch: Epoch) -> None:
+        epochs.append(epoch)
+        if writes:
+            state = {"recipe": recipe.digest, "learner": learner.state(), "rate": rate.state()}
+            run.checkpoint(state, epochs)
+
+    try:
+        fit(learner, recipe, *parts, rate=rate, first=len(epochs), ended=ended, progress=progress)
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        raise TrainingStopped(
+            f"the memory of {place} is full: batches of {recipe.training.batch} films of "
+            f"{recipe.size_at(len(epochs))} pixels. Train anew with --set training.batch="
+            f"{max(1, recipe.training.batch // 2)}, or a smaller preprocessing.size."
+        ) from error
+    if together is not None and isinstance(learner, TorchLearner):
+        learner.leave()
+    return learner
+
+
+def work(run: Run, progress: Progress) -> None:
+    """What one process of a group does for a run whose folder and cache are ready."""
+    machine.keep_memory()
+    recipe, place = run.recipe, Place.parse(run.environment["place"])
+    machine.set_threads(place.threads or 1)
+    manifest = Manifest.read(run.folder / "films.csv")
+    cache = Cache.fill(manifest, recipe.preprocessing)
+    parts = films_of(manifest, cache, "train"), films_of(manifest, cache, "validation")
+    with group.joined(place) as together:
+        learn(run, recipe, parts, place, progress, together)
+
+
+def make_learner(
+    recipe: Recipe,
+    place: Place,
+    weights: tuple[float, float],
+    together: group.Group | None = None,
+) -> Learner:
+    """The back end of a place."""
+    if place.kind == "reference":
+        return ReferenceLearner(recipe, weights)
+    return TorchLearner(recipe, place, weights, together)
+
+
+def open_manifest(data: Any, progress: Progress, options: dict[str, Any]) -> Manifest:
+    """The manifest itself, or that of whatever ``hilum.index`` takes."""
+    if isinstance(data, Manifest):
+        return data
+    from hilum.datasets.index import open_data
+
+    sources = [data] if isinstance(data, str | Path) else list(data)
+    return open_data(sources, progress=progress, **options)
+
+
+def _check_parts(manifest: Manifest) -> None:
+    part, label = np.array(manifest.part), np.asarray(manifest.label)
+    for name in ("train", "validation"):
+        for k, words in enumerate(manifest.classes):
+            if not ((part == name) & (label == k)).any():
+                raise Refused(
+                    f"the {name} part has no films of the class {words}. Give more films, or "
+                    "index them with other shares."
+                )
+
+
+def _same_recipe(run: Run, state: dict[str, Any], recipe: Recipe) -> None:
+    if state["recipe"] != recipe.digest:
+        raise Refused(
+            f"the recipe was changed since the run began: {run.folder / 'recipe.toml'}. Put it "
+            "back, or train anew with --recipe."
+        )

@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import pytest
+
+from hilum.bundle import Bundle
+from hilum.cli.app import run
+
+
+@pytest.fixture
+def model(bundle: Bundle, tmp_path: Path) -> str:
+    return str(bundle.write(tmp_path / "m.hilum"))
+
+
+def test_a_table_for_people(
+    grey_films: Path, model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["predict", str(grey_films), "--model", model]) == 0
+    shown = capsys.readouterr()
+    assert "pneumonia suspected" in shown.out and "pneumonia not suspected" in shown.out
+    assert "normal" not in shown.out
+    assert "Not a medical device" in shown.err
+
+
+def test_json_lines_and_csv(
+    grey_films: Path, model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["predict", str(grey_films), "--model", model, "--json"]) == 0
+    records = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [r["decision"] for r in records] == ["positive", "negative"]
+    assert run(["predict", str(grey_films), "--model", model, "--format", "csv"]) == 0
+    rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    assert [r["decision"] for r in rows] == ["positive", "negative"]
+    assert [float(r["probability"]) for r in rows] == [r["probability"] for r in records]
+
+
+def test_a_bad_film_is_exit_code_4_and_one_record(
+    grey_films: Path, model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (grey_films / "page.jpg").write_text("<html>not found</html>")
+    assert run(["predict", str(grey_films), "--model", model, "--json"]) == 4
+    records = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [bool(r["error"]) for r in records] == [False, False, True]
+    assert records[2]["decision"] is None
+
+
+def test_heat_maps_are_written_and_names_do_not_collide(
+    grey_films: Path, model: str, tmp_path: Path
+) -> None:
+    (grey_films / "more").mkdir()
+    (grey_films / "more" / "bright.png").write_bytes((grey_films / "bright.png").read_bytes())
+    maps = tmp_path / "maps"
+    assert run(["predict", str(grey_films), "--model", model, "--heatmaps", str(maps), "-q"]) == 0
+    assert sorted(p.name for p in maps.iterdir()) == ["bright-2.png", "bright.png", "dark.png"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["predict"], 2, "FILMS"),
+        (["predict", "nowhere.png"], 2, "nowhere.png"),
+        (["predict", "{films}", "--model", "nowhere.hilum"], 3, "no such model"),
+        (["predict", "{films}", "--model", "{model}", "--operating-point", "x"], 2, "balanced"),
+        (["predict", "{films}", "--modl", "{model}"], 2, "--model"),
+        (["predikt"], 2, "predict"),
+    ],
+)
+def test_wrong_usage_is_one_line(
+    arguments: list[str],
+    code: int,
+    words: str,
+    grey_films: Path,
+    model: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    filled = [a.format(films=grey_films, model=model) for a in arguments]
+    assert run(filled) == code
+    error = capsys.readouterr().err
+    assert error.startswith("hilum: ") and error.count("\n") == 1 and words in error
+
+
+def test_a_defect_keeps_its_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError("oh")
+
+    monkeypatch.setattr("hilum.films.read.find", broken)
+    assert run(["predict", "x"]) == 1
+    error = capsys.readouterr().err
+    assert "ZeroDivisionError" in error and "defect of hilum's" in error

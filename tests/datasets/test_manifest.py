@@ -1,0 +1,156 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hilum.datasets.manifest import PARTS, Manifest, is_manifest
+from hilum.errors import UsageError
+
+
+def manifest(root: Path = Path("/films"), n: int = 6) -> Manifest:
+    return Manifest(
+        root=root,
+        path=tuple(f"a/{i}.png" for i in range(n)),
+        label=np.array([(0, 1, -1)[i % 3] for i in range(n)], np.int8),
+        patient=tuple(f"p{i // 2}" for i in range(n)),
+        part=tuple(("train", "test")[i // 4] for i in range(n)),
+        extra={"view": tuple(("PA", "")[i % 2] for i in range(n))},
+        task="effusion",
+        classes=("none", "effusion"),
+        notes={"drawn": {"shares": {"test": 0.15}}},
+    )
+
+
+def same(a: Manifest, b: Manifest) -> bool:
+    return (
+        (a.root, a.path, a.patient, a.part, a.extra, a.task, a.classes, a.notes)
+        == (b.root, b.path, b.patient, b.part, b.extra, b.task, b.classes, b.notes)
+        and a.label.tolist() == b.label.tolist()
+        and b.label.dtype == np.int8
+    )
+
+
+def test_comes_back_as_it_was_written(tmp_path):
+    made = manifest()
+    made.write(tmp_path / "films.csv")
+    assert is_manifest(tmp_path / "films.csv")
+    assert same(made, Manifest.read(tmp_path / "films.csv"))
+
+
+# Anything that a file system or a table may hold, without the surrogates that UTF-8 has no way for.
+text = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1)
+
+
+@given(st.lists(st.tuples(text, st.sampled_from([-1, 0, 1]), text, st.sampled_from(("", *PARTS)))))
+def test_any_text_comes_back(tmp_path_factory, rows):
+    folder = tmp_path_factory.mktemp("any")
+    path, label, patient, part = zip(*rows, strict=True) if rows else ((), (), (), ())
+    made = Manifest(Path("/r"), path, np.array(label, np.int8), patient, part)
+    made.write(folder / "films.csv")
+    assert same(made, Manifest.read(folder / "films.csv"))
+
+
+def test_json_says_what_is_in_it(tmp_path):
+    manifest().write(tmp_path / "films.csv")
+    about = json.loads((tmp_path / "films.json").read_text())
+    assert about["format"] == 1
+    assert about["positive"] == "effusion"
+    assert about["counts"] == {
+        "train": {"none": 2, "effusion": 1, "patients": 2},
+        "test": {"none": 0, "effusion": 1, "patients": 1},
+    }
+    assert about["digest"] == manifest().digest
+
+
+def test_digest_follows_rows_and_nothing_else():
+    first = manifest()
+    assert first.digest == manifest(Path("/elsewhere")).digest
+    assert first.digest != first.select(np.arange(5)).digest
+    assert first.digest != first.select(np.arange(6)[::-1]).digest
+
+
+def test_an_edited_table_is_read_as_it_is_now_and_says_so(tmp_path):
+    manifest().write(tmp_path / "films.csv")
+    table = (tmp_path / "films.csv").read_text().replace("a/0.png,0,", "a/0.png,1,")
+    (tmp_path / "films.csv").write_text(table)
+    read = Manifest.read(tmp_path / "films.csv")
+    assert read.label[0] == 1
+    assert any("edited" in line for line in read.remarks())
+
+
+def test_select_takes_masks_and_indices():
+    made = manifest()
+    assert made.select(np.array([4, 1])).path == ("a/4.png", "a/1.png")
+    masked = made.select(made.label == 1)
+    assert masked.path == ("a/1.png", "a/4.png")
+    assert masked.extra["view"] == ("", "PA")
+    assert masked.task == made.task
+
+
+def test_of_part():
+    assert manifest().of_part("test").path == ("a/4.png", "a/5.png")
+    with pytest.raises(UsageError, match=r"no such part in these films: validation.*train, test"):
+        manifest().of_part("validation")
+
+
+def test_counts_by_part():
+    assert manifest().counts() == [("train", 2, 1, 4, 2), ("test", 0, 1, 2, 1)]
+
+
+def test_columns_of_other_lengths_are_a_defect():
+    with pytest.raises(ValueError, match="patient"):
+        Manifest(Path("/"), ("a",), np.zeros(1, np.int8), (), ("train",))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda about: about.update(format=2), "newer hilum"),
+        (lambda about: about.pop("root"), "missing or broken"),
+        (lambda about: about.update(classes=["one"]), "lacks its keys"),
+    ],
+)
+def test_a_broken_description_is_refused_in_a_line(tmp_path, change, message):
+    manifest().write(tmp_path / "films.csv")
+    about = json.loads((tmp_path / "films.json").read_text())
+    change(about)
+    (tmp_path / "films.json").write_text(json.dumps(about))
+    with pytest.raises(UsageError, match=message) as caught:
+        Manifest.read(tmp_path / "films.csv")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("path,label", "file,label", "begins with file"),
+        ("a/0.png,0,", "a/0.png,7,", "not 0, 1 or empty"),
+        (",train,", ",trian,", "no such part: trian"),
+        ("a/1.png,1,p0,train,", "a/1.png,1", "row 3"),
+    ],
+)
+def test_a_broken_table_is_refused_in_a_line(tmp_path, old, new, message):
+    manifest().write(tmp_path / "films.csv")
+    table = (tmp_path / "films.csv").read_text()
+    assert old in table
+    (tmp_path / "films.csv").write_text(table.replace(old, new))
+    with pytest.raises(UsageError, match=message):
+        Manifest.read(tmp_path / "films.csv")
+
+
+def test_a_manifest_is_called_csv(tmp_path):
+    with pytest.raises(UsageError, match=r"films\.csv"):
+        manifest().write(tmp_path / "films.json")
+
+
+def test_a_relative_root_lies_beside_the_table(tmp_path):
+    manifest().write(tmp_path / "films.csv")
+    about = json.loads((tmp_path / "films.json").read_text())
+    about["root"] = "films"
+    (tmp_path / "films.json").write_text(json.dumps(about))
+    assert Manifest.read(tmp_path / "films.csv").files()[0] == tmp_path / "films/a/0.png"

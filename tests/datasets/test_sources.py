@@ -1,0 +1,277 @@
+"""Published sets in the shape that they are published in, made small."""
+
+from __future__ import annotations
+
+import shutil
+
+import numpy as np
+import pytest
+
+from hilum.datasets import phantom
+from hilum.datasets.cache import Cache
+from hilum.datasets.index import index
+from hilum.datasets.manifest import Manifest
+from hilum.datasets.patients import hashed
+from hilum.errors import Refused, UsageError
+from hilum.films.preprocess import Preprocessing
+from hilum.films.read import read
+
+NIH = (
+    "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position,"
+    "OriginalImage[Width,Height],OriginalImagePixelSpacing[x,y]"
+)
+
+
+@pytest.fixture
+def nih(root, write):
+    labels = ["No Finding", "Pneumonia", "Effusion|Pneumonia", "Mass"]
+    rows = [
+        f"{i:08d}_00{k}.png,{labels[(i + k) % 4]},{k},{i},{'058Y' if k else 40 + i},M,PA,1,2,3,4"
+        for i in range(20)
+        for k in range(2)
+    ]
+    (root / "Data_Entry_2017.csv").write_text("\n".join([NIH, *rows]) + "\n")
+    write(*(f"images_001/images/{row.split('.')[0]}.jpg" for row in rows[:20]))
+    write(*(f"images_002/images/{row.split('.')[0]}.jpg" for row in rows[20:36]))
+    return root
+
+
+def test_nih_by_the_papers_task(nih):
+    manifest = index(nih)
+    assert manifest.task == "pneumonia"
+    assert manifest.classes == ("No Finding", "Pneumonia")
+    assert len(manifest) == 28  # 36 films, 8 of them with a mass alone
+    assert set(manifest.extra["Effusion"]) == {"0", "1"}
+    assert manifest.extra["age"].count("58") == 14
+    assert set(manifest.extra["view"]) == {"PA"}
+    assert manifest.patient[0] == "nih-00000000"
+    assert [left["films"] for left in manifest.notes["left_out"]] == [4, 8]
+
+
+def test_nih_against_all_and_other_findings(nih):
+    manifest = index(nih, task="pneumonia-vs-all", draw=False)
+    assert (len(manifest), manifest.classes) == (36, ("no Pneumonia", "Pneumonia"))
+    mass = index(nih, task="mass", draw=False)
+    assert (mass.task, mass.classes, len(mass)) == ("mass", ("No Finding", "Mass"), 17)
+    with pytest.raises(UsageError, match="Did you mean 'pneumonia'"):
+        index(nih, task="pnuemonia")
+
+
+def test_nih_official_lists(nih):
+    (nih / "train_val_list.txt").write_text(
+        "".join(f"{i:08d}_00{k}.png\n" for i in range(12) for k in range(2))
+    )
+    manifest = index(nih, draw=False)
+    for part, path in zip(manifest.part, manifest.path, strict=True):
+        assert part == ("train" if int(path.split("/")[-1][:8]) < 12 else "test")
+
+
+def test_nih_in_named_folders(nih):
+    table, folder, empty = nih / "Data_Entry_2017.csv", nih / "images_002", nih / "empty"
+    empty.mkdir()
+    manifest = index(table, images=[folder], draw=False)
+    assert manifest.root == folder
+    assert len(index(table, images=[folder, nih / "images_001"], draw=False)) == 28
+    with pytest.raises(Refused, match="--images"):
+        index(table, images=[empty])
+
+
+def test_nih_twice_the_same_stem(nih, write):
+    write("images_001/images/copy/00000000_000.png")
+    with pytest.raises(UsageError, match="two films of one name"):
+        index(nih)
+
+
+@pytest.mark.films
+def test_nih_as_published(films_folder):
+    manifest = index(films_folder / "nih", images=[films_folder / "nih/images_256"])
+    assert len(manifest) == 586
+    assert (manifest.label == 1).sum() == 260
+    assert manifest.parts() == ["train", "validation", "test"]
+    assert {left["films"] for left in manifest.notes["left_out"]} == {112120 - 857, 271}
+    everything = index(
+        films_folder / "nih",
+        images=[films_folder / "nih/images_256"],
+        task="pneumonia-vs-all",
+        draw=False,
+    )
+    assert len(everything) == 857
+
+
+@pytest.fixture
+def rsna(root, write):
+    targets = [
+        "film-a,,,,,0",
+        "film-b,1,2,3,4,1",
+        "film-b,5,6,7,8,1",
+        "film-c,,,,,0",
+        "film-d,,,,,0",
+    ]
+    (root / "stage_2_train_labels.csv").write_text(
+        "patientId,x,y,width,height,Target\n" + "\n".join(targets) + "\n"
+    )
+    write(*(f"stage_2_train_images/film-{letter}.dcm" for letter in "abc"))
+    return root
+
+
+def test_rsna(rsna):
+    manifest = index(rsna, draw=False)
+    assert manifest.task == "pneumonia-vs-all"
+    assert (manifest.label.tolist(), len(manifest)) == ([0, 1, 0], 3)
+    with pytest.raises(UsageError, match="no table of classes"):
+        index(rsna, task="pneumonia")
+    (rsna / "stage_2_detailed_class_info.csv").write_text(
+        "patientId,class\nfilm-a,Normal\nfilm-b,Lung Opacity\nfilm-b,Lung Opacity\n"
+        "film-c,No Lung Opacity / Not Normal\nfilm-d,Normal\n"
+    )
+    manifest = index(rsna, draw=False)
+    assert (manifest.task, manifest.classes) == ("pneumonia", ("Normal", "Lung Opacity"))
+    assert manifest.label.tolist() == [0, 1]
+    assert index(rsna / "stage_2_train_labels.csv", draw=False).digest == manifest.digest
+
+
+def test_openi(root, write):
+    (root / "indiana_reports.csv").write_text(
+        "uid,MeSH,Problems,image,indication,comparison,findings,impression\n"
+        '1,normal,normal,"PA, lateral",x,,,\n'
+        "2,Pneumonia/lingula,Pneumonia;Opacity,,,,,\n"
+        "3,Cardiomegaly,Cardiomegaly,,,,,\n"
+    )
+    rows = [
+        f"{uid},{uid}_IM-000{uid}-{k}001.dcm.png,{p}"
+        for uid in (1, 2, 3, 4)
+        for k, p in ((1, "Frontal"), (2, "Lateral"))
+    ]
+    (root / "indiana_projections.csv").write_text("uid,filename,projection\n" + "\n".join(rows))
+    write(*(f"images/{row.split(',')[1]}" for row in rows))
+    manifest = index(root, draw=False)
+    assert (manifest.label.tolist(), manifest.patient) == ([0, 1], ("openi-1", "openi-2"))
+    assert any("4 films, laterals" in line for line in manifest.remarks())
+    assert len(index(root / "indiana_reports.csv", task="pneumonia-vs-all", draw=False)) == 3
+    (root / "indiana_reports.csv").unlink()
+    with pytest.raises(UsageError, match=r"no table indiana_reports\.csv"):
+        index(root, draw=False)
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_medmnist(tmp_path, save):
+    rng = np.random.default_rng(0)
+    arrays = {}
+    for part, n in (("train", 150), ("val", 110), ("test", 20)):
+        arrays[f"{part}_images"] = rng.integers(0, 256, (n, 28, 28), np.uint8)
+        arrays[f"{part}_labels"] = (np.arange(n) % 2)[:, None].astype(np.uint8)
+    save(tmp_path / "pneumoniamnist.npz", **arrays)
+    manifest = index(tmp_path / "pneumoniamnist.npz")
+    assert [manifest.part.count(p) for p in ("train", "validation", "test")] == [150, 110, 20]
+    row = manifest.path.index("pneumoniamnist.npz#152")
+    assert manifest.part[row] == "validation"
+    pixels = manifest.read_film(row).pixels
+    assert (pixels == arrays["val_images"][2]).all()
+    cache = Cache.fill(manifest, Preprocessing(size=28), workers=0)
+    everything = np.concatenate([arrays[f"{p}_images"] for p in ("train", "val", "test")])
+    order = [int(path.split("#")[1]) for path in manifest.path]
+    assert (cache.of(np.arange(280)) == everything[order]).all()
+
+
+def test_chestmnist(tmp_path):
+    labels = np.zeros((30, 14), np.uint8)
+    labels[10:20, 6] = 1
+    labels[20:, 0] = 1
+    images = np.zeros((30, 28, 28), np.uint8)
+    np.savez(tmp_path / "chestmnist.npz", train_images=images, train_labels=labels)
+    manifest = index(tmp_path / "chestmnist.npz", draw=False)
+    assert (len(manifest), manifest.classes) == (20, ("no finding", "pneumonia"))
+    assert len(index(tmp_path / "chestmnist.npz", task="pneumonia-vs-all", draw=False)) == 30
+
+
+def test_an_archive_that_is_none(tmp_path):
+    (tmp_path / "x.npz").write_bytes(b"PK not really")
+    with pytest.raises(UsageError, match="not an archive of films"):
+        index(tmp_path / "x.npz")
+    np.savez(tmp_path / "y.npz", pixels=np.zeros(3))
+    with pytest.raises(UsageError, match="no films in this archive"):
+        index(tmp_path / "y.npz")
+
+
+@pytest.fixture(scope="module")
+def dicom(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("dicom") / "set"
+    return phantom.make(folder, films=40, layout="dicom", size=(48, 60))
+
+
+def _labels(dicom):
+    rows = [line.split(",") for line in (dicom / "labels.csv").read_text().splitlines()[1:]]
+    return {row[0]: row[1] for row in rows}
+
+
+@pytest.mark.parametrize("by", ["SOPInstanceUID", "StudyInstanceUID"])
+def test_dicom_by_uid(dicom, tmp_path, by):
+    labels = _labels(dicom)
+    lines = set()
+    for path, label in labels.items():
+        header = read(dicom / path).header
+        lines.add(f"{header.instance if by.startswith('SOP') else header.study},{label}")
+    table = tmp_path / "by_uid.csv"
+    table.write_text("\n".join([f"{by},label", *sorted(lines), "1.2.3,1"]) + "\n")
+    manifest = index(table, images=[dicom / "films"], draw=False)
+    assert dict(zip(manifest.path, map(str, manifest.label), strict=True)) == {
+        path.removeprefix("films/"): label for path, label in labels.items()
+    }
+    assert manifest.notes["left_out"][0]["films"] == 1
+    assert manifest.notes["patients"]["own"] == 0
+
+
+def test_dicom_in_class_folders_and_no_identifier_anywhere(dicom, tmp_path, capsys):
+    """Patients are grouped by their headers; what the headers say goes nowhere."""
+    from pydicom import dcmread
+
+    secrets = {
+        "PatientName": "Vesalius^Andreas",
+        "PatientID": "MRN-5551234",
+        "PatientBirthDate": "15141231",
+        "AccessionNumber": "ACC-777",
+        "StudyDate": "20010203",
+    }
+    root = tmp_path / "classes"
+    for i, (path, label) in enumerate(_labels(dicom).items()):
+        target = root / ("PNEUMONIA" if label == "1" else "NORMAL") / f"{i}.dcm"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        data = dcmread(dicom / path)
+        for name, value in secrets.items():
+            setattr(data, name, value + (f"-{i // 2}" if name == "PatientID" else ""))
+        data.save_as(target)
+    (root / "NORMAL/broken.dcm").write_bytes(
+        (root / "NORMAL").glob("*.dcm").__next__().read_bytes()[:300]
+    )
+    manifest = index(root, draw=False)
+    assert len(set(manifest.patient)) == 21  # twenty pairs, and the broken one on its own
+    assert hashed("MRN-5551234-3") in manifest.patient
+    assert set(manifest.extra["sex"]) >= {"F", "M"}
+    manifest.write(tmp_path / "films.csv")
+    cache = Cache.fill(manifest, Preprocessing(size=16), workers=0, limit=0.5)
+    assert [path for path, _ in cache.unreadable] == ["NORMAL/broken.dcm"]
+    told = [str(manifest.notes), repr(manifest), str(cache.unreadable), *capsys.readouterr()]
+    told += [(tmp_path / name).read_text() for name in ("films.csv", "films.json")]
+    from hilum.machine import cache_folder
+
+    told += [f.read_text() for f in cache_folder().rglob("*.json*")]
+    for secret in ("Vesalius", "5551234", "15141231", "ACC-777", "20010203"):
+        assert not any(secret in text for text in told), secret
+
+
+def test_two_labels_for_one_uid(dicom, tmp_path):
+    (tmp_path / "t.csv").write_text("SOPInstanceUID,label\n1.2,0\n1.2,1\n")
+    with pytest.raises(UsageError, match="two answers for one UID: row 3"):
+        index(tmp_path / "t.csv", images=[dicom])
+
+
+def test_a_dicom_folder_without_labels(dicom):
+    with pytest.raises(UsageError, match="need their labels"):
+        index(dicom / "films", kind="dicom")
+
+
+def test_a_copied_manifest_reads_its_films(dicom, tmp_path):
+    shutil.copytree(dicom, tmp_path / "set")
+    made = index(tmp_path / "set/labels.csv", draw=False)
+    assert isinstance(made, Manifest)
+    assert made.read_film(0).format == "dicom"

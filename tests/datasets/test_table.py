@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import gzip
+
+import pytest
+
+from hilum.datasets.index import index
+from hilum.datasets.patients import hashed
+from hilum.errors import Refused, UsageError
+
+
+@pytest.fixture
+def films(write):
+    return write(*(f"films/{i}.png" for i in range(20)))
+
+
+def table(root, *rows: str, name: str = "labels.csv") -> object:
+    path = root / name
+    path.write_text("\n".join(rows) + "\n", encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize(
+    "heads",
+    ["path,label", "Image Path,Class", "FILE_NAME,target", "filename;Finding", "image\tlabel"],
+)
+def test_columns_by_their_usual_names(films, root, heads):
+    mark = next(c for c in ",;\t" if c in heads)
+    path = table(root, heads, *(f"films/{i}.png{mark}{i % 2}" for i in range(20)))
+    manifest = index(path, draw=False)
+    assert manifest.label.tolist() == [int(p.split("/")[-1][:-4]) % 2 for p in manifest.path]
+    assert manifest.classes == ("no pneumonia", "pneumonia")
+    assert all(file.is_file() for file in manifest.files())
+
+
+def test_patients_parts_and_more(films, root):
+    rows = [
+        f"films/{i}.png,{'Normal' if i < 10 else 'Pneumonia'},Meier {i // 2},{p},PA"
+        for i, p in enumerate(["train"] * 5 + ["val"] * 3 + ["test"] * 2 + ["train"] * 10)
+    ]
+    path = table(root, "path,label,patient_id,split,view position", *rows)
+    with pytest.raises(Exception, match="two parts"):
+        index(path)
+    manifest = index(path, allow_leak=True, draw=False)
+    assert manifest.parts() == ["train", "validation", "test"]
+    assert hashed("Meier 3") in manifest.patient
+    assert not any("Meier" in patient for patient in manifest.patient)
+    assert set(manifest.extra["view"]) == {"PA"}
+    assert manifest.classes == ("Normal", "Pneumonia")
+
+
+def test_films_elsewhere_by_path_or_stem(films, root, tmp_path):
+    (tmp_path / "tables").mkdir()
+    path = table(tmp_path / "tables", "path,label", *(f"{i}.jpg,{i % 2}" for i in range(20)))
+    with pytest.raises(Refused, match=r"none of the films is there.*--images"):
+        index(path)
+    manifest = index(path, images=[root / "films"], draw=False)
+    assert len(manifest) == 20
+    assert manifest.root == root / "films"
+
+
+def test_rows_without_a_film_or_a_label_are_left_out_and_counted(films, root):
+    rows = [*(f"films/{i}.png,{i % 2}" for i in range(18)), "films/99.png,1", "films/18.png,"]
+    manifest = index(table(root, "path,label", *rows), draw=False)
+    assert len(manifest) == 18
+    assert [left["films"] for left in manifest.notes["left_out"]] == [1, 1]
+    assert "films/99.png" in " ".join(manifest.remarks())
+
+
+def test_gzip_and_byte_order_mark(films, root):
+    text = "\ufeffpath,label\n" + "".join(f"films/{i}.png,{i % 2}\n" for i in range(20))
+    (root / "labels.csv.gz").write_bytes(gzip.compress(text.encode()))
+    assert len(index(root / "labels.csv.gz", draw=False)) == 20
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (["name,label", "films/0.png,1"], "no column of paths.*name, label.*path, filepath"),
+        (["path,truth", "films/0.png,1"], "no column of labels"),
+        (["path,label", "films/0.png,0", "films/1.png,1", "films/0.png,1"], "rows 2 and 4"),
+        (["path,label", "films/0.png,0", "films/1.png,2"], "unknown class: 2"),
+        (["path,label", "films/0.png,normal", "films/1.png,pnuemonia"], "Did you mean 'pneumonia'"),
+        (["path,label,part", "films/0.png,0,train", "films/1.png,1,tst"], "no such part: 'tst'"),
+        ([""], "no heads"),
+    ],
+)
+def test_what_is_wrong_is_said_in_a_line(films, root, rows, message):
+    with pytest.raises(UsageError, match=message) as caught:
+        index(table(root, *rows))
+    assert "\n" not in str(caught.value)
+
+
+def test_no_text(root):
+    (root / "labels.csv").write_bytes(b"\xff\xfe\x00path")
+    with pytest.raises(UsageError, match="not a table"):
+        index(root / "labels.csv")
+
+
+def test_a_label_changed_in_the_table_changes_no_patient_and_no_part(films, root):
+    rows = [f"films/{i}.png,{i % 2},p{i}" for i in range(20)]
+    before = index(table(root, "path,label,patient", *rows))
+    rows[3] = "films/3.png,0,p3"
+    after = index(table(root, "path,label,patient", *rows))
+    assert after.patient == before.patient
+    assert sum(a != b for a, b in zip(before.part, after.part, strict=True)) == 0

@@ -1,0 +1,525 @@
+from __future__ import annotations
+
+import io
+import re
+import zlib
+
+import dicoms
+import numpy as np
+import pydicom
+import pytest
+from dicoms import CR, DX, SC
+from pydicom import uid
+from pydicom.dataset import Dataset
+from pydicom.sequence import Sequence
+
+from hilum.errors import UnreadableFilm
+from hilum.films.limits import Limits
+from hilum.films.read import read
+
+CHEST = dicoms.chest(bits=12)
+SMALL = dicoms.chest(bits=8)
+TOP = 4095
+
+
+def code_of(data: bytes) -> str:
+    with pytest.raises(UnreadableFilm) as caught:
+        _ = read(data).pixels
+    return caught.value.code
+
+
+def pixels(values: np.ndarray, sop: str = DX, **elements: object) -> np.ndarray:
+    return read(dicoms.film(values, sop, **elements)).pixels
+
+
+LOSSLESS = [
+    uid.ImplicitVRLittleEndian,
+    uid.ExplicitVRBigEndian,
+    uid.DeflatedExplicitVRLittleEndian,
+    uid.RLELossless,
+    uid.JPEGLossless,
+    uid.JPEGLosslessSV1,
+    uid.JPEGLSLossless,
+    uid.JPEG2000Lossless,
+]
+
+
+@pytest.mark.parametrize("bits", [8, 12, 16])
+@pytest.mark.parametrize("syntax", LOSSLESS, ids=lambda syntax: syntax.keyword)
+def test_lossless_twins_are_the_same_film(syntax: uid.UID, bits: int) -> None:
+    values = dicoms.chest(bits=bits)
+    plain = pixels(values, BitsStored=bits)
+    film = read(dicoms.encoded(dicoms.header(values, BitsStored=bits), syntax))
+    np.testing.assert_array_equal(film.pixels, plain)
+    assert film.header.compression == syntax.name
+
+
+@pytest.mark.parametrize(
+    ("syntax", "bits", "bound"),
+    [
+        (uid.JPEGBaseline8Bit, 8, 2.5),
+        (uid.JPEG2000, 8, 1.5),
+        (uid.JPEG2000, 12, 1.0),
+        (uid.JPEGLSNearLossless, 12, 1.0),
+    ],
+    ids=lambda value: getattr(value, "keyword", str(value)),
+)
+def test_lossy_twins_stay_close(syntax: uid.UID, bits: int, bound: float) -> None:
+    values = dicoms.chest(bits=bits)
+    film = read(dicoms.encoded(dicoms.header(values, BitsStored=bits), syntax))
+    difference = film.pixels.astype(float) - pixels(values, BitsStored=bits)
+    assert np.abs(difference).mean() < bound
+
+
+def test_a_jpeg_in_dicom_is_the_jpeg_itself() -> None:
+    """One decoder, full size or scaled, so the film has the same pixels in either coat."""
+    from PIL import Image
+
+    large = dicoms.chest(800, 640, bits=8)
+    stream = io.BytesIO()
+    Image.fromarray(large).save(stream, "JPEG", quality=90)
+    bare = read(stream.getvalue())
+    coated = read(dicoms.encoded(dicoms.header(large), uid.JPEGBaseline8Bit))
+    for least in (0, 100, 300):
+        np.testing.assert_array_equal(bare.decode(least).values, coated.decode(least).values)
+    assert coated.decode(100).values.shape == (200, 160)
+
+
+def test_a_colour_jpeg_in_dicom_is_the_jpeg_itself_too() -> None:
+    from PIL import Image
+    from pydicom.encaps import encapsulate
+
+    stream = io.BytesIO()
+    Image.fromarray(SMALL).convert("RGB").save(stream, "JPEG")
+    ds = dicoms.header(np.stack([SMALL] * 3, -1), SC, PhotometricInterpretation="YBR_FULL_422")
+    ds.PixelData = encapsulate([stream.getvalue()])
+    ds["PixelData"].is_undefined_length = True
+    ds.file_meta.TransferSyntaxUID = uid.JPEGBaseline8Bit
+    film = read(dicoms.file(ds))
+    np.testing.assert_array_equal(film.pixels, read(stream.getvalue()).pixels)
+    assert film.full.steps == ("luma",)
+    ds.SamplesPerPixel, ds.PhotometricInterpretation = 1, "MONOCHROME2"
+    assert code_of(dicoms.file(ds)) == "corrupt"  # the header denies the codestream's colour
+
+
+def test_whole_range_without_a_window() -> None:
+    found = pixels(CHEST)
+    np.testing.assert_allclose(found, CHEST * (255 / TOP), rtol=1e-5)
+    assert read(dicoms.film(CHEST)).full.steps == ("whole range",)
+    np.testing.assert_array_equal(pixels(SMALL), SMALL)
+
+
+def test_a_plate_without_a_window_is_shown_between_percentiles() -> None:
+    plate = CHEST // 4 + 100
+    film = read(dicoms.film(plate, CR))
+    low, high = np.quantile(plate.astype(float), [0.005, 0.995], method="inverted_cdf")
+    expected = np.clip((plate - low) / (high - low), 0, 1) * 255
+    np.testing.assert_allclose(film.pixels, expected, atol=1e-3)
+    assert film.full.steps == ("middle 99 % of the pixels",)
+
+
+def test_inverted_once() -> None:
+    """Modality, window, and only then the inversion, once (PS3.3, C.7.6.3.1.2)."""
+    window = {"WindowCenter": "1500", "WindowWidth": "1000"}
+    plain = pixels(CHEST, **window)
+    film = read(dicoms.film(CHEST, PhotometricInterpretation="MONOCHROME1", **window))
+    np.testing.assert_allclose(film.pixels, 255 - plain, atol=1e-3)
+    assert film.full.steps == ("window 1500/1000", "inverted")
+    assert film.full.reasons == ()
+
+
+@pytest.mark.parametrize(
+    ("photometric", "shape", "odd"),
+    [
+        ("MONOCHROME2", "IDENTITY", False),
+        ("MONOCHROME1", "INVERSE", False),
+        ("MONOCHROME2", "INVERSE", True),
+        ("MONOCHROME1", "IDENTITY", True),
+    ],
+)
+def test_photometric_interpretation_decides_on_polarity(
+    photometric: str, shape: str, odd: bool
+) -> None:
+    film = read(
+        dicoms.film(CHEST, PhotometricInterpretation=photometric, PresentationLUTShape=shape)
+    )
+    expected = CHEST if photometric == "MONOCHROME2" else TOP - CHEST
+    np.testing.assert_allclose(film.pixels, expected * (255 / TOP), atol=1e-3)
+    assert [reason.code for reason in film.full.reasons] == ["polarity"] * odd
+    assert not any(reason.refers for reason in film.full.reasons)
+
+
+def test_rescale_comes_before_the_window() -> None:
+    film = read(
+        dicoms.film(
+            CHEST,
+            RescaleSlope="2",
+            RescaleIntercept="-1000",
+            WindowCenter="2000",
+            WindowWidth="4000",
+        )
+    )
+    real = CHEST * 2.0 - 1000
+    np.testing.assert_allclose(
+        film.pixels, np.clip((real - 1999.5) / 3999 + 0.5, 0, 1) * 255, atol=1e-3
+    )
+    assert film.full.steps == ("rescaled", "window 2000/4000")
+
+
+def test_missing_and_empty_values_are_as_if_absent() -> None:
+    film = read(
+        dicoms.film(
+            CHEST,
+            RescaleSlope="",
+            RescaleIntercept="",
+            WindowCenter="",
+            WindowWidth="",
+            PresentationLUTShape="",
+            PatientOrientation="",
+        )
+    )
+    np.testing.assert_allclose(film.pixels, CHEST * (255 / TOP), rtol=1e-5)
+    np.testing.assert_allclose(
+        pixels(CHEST, RescaleSlope="0", RescaleIntercept="0"), CHEST * (255 / TOP), rtol=1e-5
+    )
+
+
+def test_what_writers_forget_is_filled_in() -> None:
+    ds = dicoms.header(CHEST)
+    for keyword in ("SamplesPerPixel", "PhotometricInterpretation", "HighBit"):
+        delattr(ds, keyword)
+    del ds.PixelRepresentation
+    np.testing.assert_allclose(read(dicoms.file(ds)).pixels, CHEST * (255 / TOP), rtol=1e-5)
+
+
+def test_a_slope_below_zero_turns_and_the_range_follows() -> None:
+    film = read(dicoms.film(CHEST, RescaleSlope="-1", RescaleIntercept="4095"))
+    np.testing.assert_allclose(film.pixels, (TOP - CHEST) * (255 / TOP), atol=1e-3)
+
+
+@pytest.mark.parametrize("function", ["LINEAR_EXACT", "SIGMOID"])
+def test_other_window_functions(function: str) -> None:
+    film = read(
+        dicoms.film(CHEST, WindowCenter="2000", WindowWidth="1500", VOILUTFunction=function)
+    )
+    x = CHEST.astype(float)
+    expected = (
+        1 / (1 + np.exp(-4 * (x - 2000) / 1500))
+        if function == "SIGMOID"
+        else np.clip((x - 2000) / 1500 + 0.5, 0, 1)
+    )
+    np.testing.assert_allclose(film.pixels, expected * 255, atol=1e-3)
+    assert film.full.steps == (f"window 2000/1500 {function}",)
+
+
+def test_the_first_of_several_windows() -> None:
+    several = pixels(CHEST, WindowCenter=["1500", "9"], WindowWidth=["1000", "9"])
+    np.testing.assert_array_equal(several, pixels(CHEST, WindowCenter="1500", WindowWidth="1000"))
+
+
+CURVE = np.round(65535 * (np.arange(4096) / 4095) ** 2).astype(np.uint16)
+
+
+def test_a_voi_table_is_applied_and_wins_over_a_window() -> None:
+    table = dicoms.table(0, CURVE, 16)
+    film = read(dicoms.film(CHEST, VOILUTSequence=table, WindowCenter="100", WindowWidth="200"))
+    np.testing.assert_allclose(film.pixels, CURVE[CHEST] / 257, atol=1e-3)
+    assert film.full.steps == ("VOI table",)
+
+
+def test_a_broken_voi_table_gives_way_to_the_window() -> None:
+    item = Dataset()
+    item.LUTExplanation = "a descriptor without data"
+    film = read(
+        dicoms.film(CHEST, VOILUTSequence=Sequence([item]), WindowCenter="2000", WindowWidth="4000")
+    )
+    assert film.full.steps == ("window 2000/4000",)
+
+
+def test_a_modality_table_comes_first() -> None:
+    table = dicoms.table(0, CURVE, 16)
+    film = read(dicoms.film(CHEST, ModalityLUTSequence=table, RescaleSlope="5"))
+    np.testing.assert_allclose(film.pixels, CURVE[CHEST] / 257, atol=1e-3)
+    assert film.full.steps == ("modality table", "whole range")
+
+
+def test_fluoroscopy_is_not_rescaled_for_display() -> None:
+    table = dicoms.table(0, CURVE, 16)
+    film = read(
+        dicoms.film(
+            CHEST, Modality="RF", ModalityLUTSequence=table, WindowCenter="2048", WindowWidth="4096"
+        )
+    )
+    assert film.full.steps == ("window 2048/4096",)
+
+
+@pytest.mark.parametrize(
+    ("centre", "width"), [("30000", "200"), ("-900", "10"), ("2000", "500000")]
+)
+def test_a_window_that_does_not_fit_falls_back_and_says_so(centre: str, width: str) -> None:
+    film = read(dicoms.film(CHEST, WindowCenter=centre, WindowWidth=width))
+    np.testing.assert_allclose(film.pixels, pixels(CHEST, CR), atol=1e-3)
+    assert [reason.code for reason in film.full.reasons] == ["window"]
+    assert film.full.steps == ("middle 99 % of the pixels",)
+
+
+@pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
+@pytest.mark.parametrize(("value", "limit"), [(4095, None), (4000, 4095), (4095, 4000), (0, None)])
+def test_padding_is_black_and_left_out_of_percentiles(
+    photometric: str, value: int, limit: int | None
+) -> None:
+    values = np.clip(CHEST, 10, 3000)
+    clean = pixels(values[20:60], CR, PhotometricInterpretation=photometric)
+    values[:20] = value
+    values[60:] = limit if limit is not None else value
+    film = read(
+        dicoms.film(
+            values,
+            CR,
+            PhotometricInterpretation=photometric,
+            PixelPaddingValue=value,
+            **({} if limit is None else {"PixelPaddingRangeLimit": limit}),
+        )
+    )
+    assert (film.pixels[:20] == 0).all() and (film.pixels[60:] == 0).all()
+    np.testing.assert_allclose(film.pixels[20:60], clean, atol=1e-3)
+    assert film.full.steps[0] == "padding masked"
+
+
+def test_a_film_of_padding_is_constant() -> None:
+    assert code_of(dicoms.film(np.full_like(CHEST, 9), PixelPaddingValue=9)) == "constant"
+    assert code_of(dicoms.film(np.full_like(CHEST, 9))) == "constant"
+    assert code_of(dicoms.film(np.zeros_like(CHEST), CR)) == "constant"
+
+
+@pytest.mark.parametrize("bits", [12, 16])
+def test_signed_pixels(bits: int) -> None:
+    half = 1 << (bits - 1)
+    signed = (dicoms.chest(bits=bits).astype(np.int32) - half).astype(np.int16)
+    words = signed.view(np.uint16) & ((1 << bits) - 1)
+    film = read(dicoms.film(words.view(np.int16), BitsStored=bits))
+    expected = (signed.astype(float) + half) * (255 / (2 * half - 1))
+    np.testing.assert_allclose(film.pixels, expected, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "syntax", [uid.RLELossless, uid.JPEGLosslessSV1, uid.JPEGLSLossless, uid.JPEG2000Lossless]
+)
+def test_signed_lossless_twins(syntax: uid.UID) -> None:
+    """JPEG and JPEG-LS do not know signs: their codestream holds the bits, unsigned."""
+    signed = (CHEST.astype(np.int32) - 2048).astype(np.int16)
+    plain = pixels(signed)
+    ds = dicoms.header(signed)
+    if syntax in (uid.JPEGLosslessSV1, uid.JPEGLSLossless):
+        bare = dicoms.header((signed & 4095).astype(np.uint16))
+        ds = pydicom.dcmread(io.BytesIO(dicoms.encoded(bare, syntax)))
+        ds.PixelRepresentation = 1
+        film = read(dicoms.file(ds))
+    else:
+        film = read(dicoms.encoded(ds, syntax))
+    np.testing.assert_array_equal(film.pixels, plain)
+
+
+def test_padding_of_signed_pixels_may_be_written_unsigned() -> None:
+    signed = CHEST.astype(np.int16)
+    signed[:5] = -2000
+    ds = dicoms.header(signed, BitsStored=16)
+    ds.add_new("PixelPaddingValue", "US", 65536 - 2000)
+    assert (read(dicoms.file(ds)).pixels[:5] == 0).all()
+
+
+def test_stray_high_bits_are_cleared() -> None:
+    film = read(dicoms.film(CHEST | 0x5000))
+    np.testing.assert_allclose(film.pixels, CHEST * (255 / TOP), rtol=1e-5)
+    assert film.full.steps[0] == "the 12 stored bits taken"
+    shifted = read(dicoms.film(CHEST << 4, HighBit=15))
+    np.testing.assert_array_equal(shifted.pixels, film.pixels)
+
+
+STORED = {
+    ("L", "F"): CHEST,
+    ("R", "F"): CHEST[:, ::-1],
+    ("R", "H"): CHEST[::-1, ::-1],
+    ("L", "H"): CHEST[::-1],
+    ("F", "L"): CHEST.T,
+    ("H", "R"): CHEST[::-1, ::-1].T,
+}
+
+
+@pytest.mark.parametrize("orientation", STORED)
+def test_patient_orientation_turns_the_film(orientation: tuple[str, str]) -> None:
+    film = read(
+        dicoms.film(
+            np.ascontiguousarray(STORED[orientation]),
+            PatientOrientation=list(orientation),
+            FieldOfViewHorizontalFlip="YES",  # already in the pixels: never again
+            FieldOfViewRotation="90",
+        )
+    )
+    np.testing.assert_array_equal(film.pixels, pixels(CHEST))
+    assert (film.header.height, film.header.width) == CHEST.shape
+
+
+def test_overlays_and_shutters_leave_the_film_alone() -> None:
+    ds = dicoms.header(CHEST)
+    ds.add_new(0x60000010, "US", CHEST.shape[0])
+    ds.add_new(0x60000011, "US", CHEST.shape[1])
+    ds.add_new(0x60000100, "US", 1)
+    ds.add_new(0x60000102, "US", 0)
+    ds.add_new(0x60003000, "OW", b"\xff" * (-(-CHEST.size // 16) * 2))
+    ds.ShutterShape = "RECTANGULAR"
+    ds.ShutterLeftVerticalEdge, ds.ShutterRightVerticalEdge = 10, 20
+    ds.ShutterUpperHorizontalEdge, ds.ShutterLowerHorizontalEdge = 10, 20
+    np.testing.assert_array_equal(read(dicoms.file(ds)).pixels, pixels(CHEST))
+
+
+def test_colour_and_palettes_become_luma() -> None:
+    colour = np.stack([SMALL] * 3, axis=-1)
+    film = read(dicoms.film(colour, SC))
+    np.testing.assert_array_equal(film.pixels, SMALL)
+    ds = dicoms.header(SMALL, SC, PhotometricInterpretation="PALETTE COLOR")
+    for name in ("Red", "Green", "Blue"):
+        setattr(ds, f"{name}PaletteColorLookupTableDescriptor", [256, 0, 8])
+        data = np.arange(255, -1, -1).astype(np.uint8).tobytes()
+        setattr(ds, f"{name}PaletteColorLookupTableData", data)
+    np.testing.assert_array_equal(read(dicoms.file(ds)).pixels, 255 - SMALL)
+
+
+def test_files_without_preamble_or_meta_header() -> None:
+    whole = dicoms.film(CHEST)
+    expected = read(whole).pixels
+    np.testing.assert_array_equal(read(whole[132:]).pixels, expected)
+    start = whole.index(b"\x08\x00\x08\x00")  # the data set itself, explicit little endian
+    np.testing.assert_array_equal(read(whole[start:]).pixels, expected)
+    implicit = dicoms.encoded(dicoms.header(CHEST), uid.ImplicitVRLittleEndian)
+    start = implicit.index(b"\x08\x00\x08\x00")
+    np.testing.assert_array_equal(read(implicit[start:]).pixels, expected)
+
+
+@pytest.mark.parametrize(
+    "syntax",
+    [
+        uid.ExplicitVRLittleEndian,
+        uid.DeflatedExplicitVRLittleEndian,
+        *LOSSLESS[3:],
+        uid.JPEGBaseline8Bit,
+    ],
+    ids=lambda syntax: syntax.keyword,
+)
+def test_a_film_cut_anywhere_is_refused(syntax: uid.UID) -> None:
+    ds = dicoms.header(SMALL)
+    data = (
+        dicoms.film(SMALL) if syntax == uid.ExplicitVRLittleEndian else dicoms.encoded(ds, syntax)
+    )
+    start = data.index(b"\xe0\x7f\x10\x00") if b"\xe0\x7f\x10\x00" in data else 400
+    for keep in range(start + 12, len(data) - 12, max(1, len(data) // 25)):
+        assert code_of(data[:keep]) in ("truncated", "corrupt")
+
+
+def test_a_film_cut_within_its_header_is_no_film() -> None:
+    data = dicoms.film(SMALL)
+    for keep in range(160, data.index(b"\xe0\x7f\x10\x00") + 8, 7):
+        try:
+            film = read(data[:keep])
+        except UnreadableFilm as error:
+            assert error.code in ("truncated", "corrupt", "not-a-film")
+        else:
+            assert film.refusals[0].code == "no-pixels"
+
+
+def test_a_deflate_bomb_is_refused_unread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hilum.films.dicom.LIMITS", Limits(bytes=20 << 20))
+    data = dicoms.encoded(dicoms.header(SMALL), uid.DeflatedExplicitVRLittleEndian)
+    length = int.from_bytes(data[140:144], "little")
+    engine = zlib.compressobj(9, wbits=-15)
+    block = bytes(1 << 20)
+    bomb = b"".join(engine.compress(block) for _ in range(21)) + engine.flush()
+    assert len(bomb) < 1 << 20
+    assert code_of(data[: 144 + length] + bomb) == "too-large"
+
+
+def test_a_picture_over_the_limit_is_refused_by_its_header() -> None:
+    assert code_of(dicoms.film(SMALL, Rows=60_000, Columns=60_000)) == "too-large"
+    assert code_of(dicoms.film(SMALL, Rows=0)) == "corrupt"
+
+
+@pytest.mark.parametrize("depth", [17, 400, 20_000])
+def test_sequences_within_sequences_without_end(depth: int) -> None:
+    opened = bytes.fromhex("0800 1822 5351 0000 ffffffff feff 00e0 ffffffff")
+    closed = bytes.fromhex("feff 0de0 00000000 feff dde0 00000000")
+    data = dicoms.film(SMALL)
+    at = data.index(b"\x28\x00\x02\x00US")
+    assert code_of(data[:at] + opened * depth + closed * depth + data[at:]) == "corrupt"
+
+
+def test_a_codestream_of_another_size_is_corrupt() -> None:
+    for syntax in (uid.JPEG2000Lossless, uid.JPEGLSLossless, uid.JPEGBaseline8Bit):
+        ds = pydicom.dcmread(io.BytesIO(dicoms.encoded(dicoms.header(SMALL), syntax)))
+        ds.Rows = 48
+        assert code_of(dicoms.file(ds)) == "corrupt"
+
+
+def test_private_and_unknown_syntaxes_are_unsupported() -> None:
+    ds = dicoms.header(SMALL)
+    data = dicoms.file(ds).replace(b"1.2.840.10008.1.2.1\0", b"1.2.840.113619.5.2\0\0")
+    assert code_of(data) == "unsupported"
+
+
+def test_the_header_says_what_is_known() -> None:
+    header = read(
+        dicoms.film(CHEST, PatientAge="018M", PatientSex="F", PatientID="X7", ViewPosition="AP")
+    ).header
+    assert (header.width, header.height, header.bits) == (80, 96, 12)
+    assert (header.modality, header.view, header.body_part) == ("DX", "AP", "CHEST")
+    assert (header.age, header.sex, header.patient) == (1.5, "F", "X7")
+
+
+@pytest.mark.parametrize(
+    ("stated", "birth", "study", "years"),
+    [
+        ("005Y", "", "", 5),
+        ("006M", "", "", 0.5),
+        ("010D", "", "", 0.03),
+        ("62", "", "", 62),
+        ("000Y", "20200101", "20210101", 1),
+        ("000Y", "", "", None),
+        ("", "19800601", "20200601", 40),
+        ("", "20200601", "19800601", None),
+        ("ABCD", "", "", None),
+    ],
+)
+def test_ages(stated: str, birth: str, study: str, years: float | None) -> None:
+    film = read(dicoms.film(SMALL, PatientAge=stated, PatientBirthDate=birth, StudyDate=study))
+    assert film.header.age == (None if years is None else pytest.approx(years, abs=0.01))
+
+
+def test_no_identifier_leaves_the_header(caplog: pytest.LogCaptureFixture) -> None:
+    """Planted in every place that names a person or a day; looked for in all that is shown."""
+    secrets = {
+        "PatientName": "Geheim^Anna",
+        "PatientID": "SECRET-4711",
+        "PatientBirthDate": "not-1977-a-date-at-all",
+        "AccessionNumber": "ACC-SECRET-LONGER-THAN-SIXTEEN",
+        "InstitutionName": "Geheimspital",
+        "ReferringPhysicianName": "Secret^Doctor",
+        "StudyInstanceUID": "1.2.SECRET",
+        "StudyDate": "SECRETDATE",
+        "PatientAge": "SECR",
+        "SeriesDescription": "Geheim lateral",
+        "ImageComments": "Geheim",
+    }
+    caplog.set_level(1)
+    shown = []
+    ds = dicoms.header(CHEST)
+    with pydicom.config.disable_value_validation():
+        for keyword, value in secrets.items():
+            ds.add_new(keyword, pydicom.datadict.dictionary_VR(keyword), value)
+        whole = dicoms.file(ds)
+    for data in (whole, whole[:-500], whole[:-500] + bytes(500)):
+        try:
+            film = read(data)
+            shown += [repr(film), repr(film.header), repr(film.full), str(film.refusals)]
+        except UnreadableFilm as error:
+            shown += [repr(error), str(error), error.text]
+    text = " ".join(shown) + caplog.text
+    assert not re.search(r"geheim|secret|4711|1977|anna", text, re.IGNORECASE)

@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import dicoms
+import pytest
+import worker_functions as functions
+
+from hilum.errors import UnreadableFilm, UsageError
+from hilum.films.workers import WorkerDefect, Workers
+
+
+def test_answers_come_with_their_numbers() -> None:
+    with Workers(2) as workers:
+        found = dict(workers.map(functions.double, range(100), chunk=7))
+        assert found == {number: 2 * number for number in range(100)}
+        assert list(workers.map(functions.double, [])) == []
+        ordered = list(workers.map(functions.slow_first, range(20), chunk=2, ordered=True))
+        assert ordered == [(number, number) for number in range(20)]
+
+
+def test_films_are_the_same_here_and_there() -> None:
+    data = dicoms.film(dicoms.chest())
+    with Workers(1) as workers:
+        ((_, there),) = workers.map(functions.digest, [data])
+    assert there == functions.digest(data)
+    assert list(Workers(0).map(functions.digest, [data])) == [(0, there)]
+
+
+@pytest.mark.parametrize("chunk", [1, 4, 32])
+def test_a_crash_a_hang_and_greed_cost_one_film_each(chunk: int) -> None:
+    with Workers(1, seconds=1, memory=2 << 30) as workers:
+        found = dict(workers.map(functions.trouble, range(12), chunk=chunk))
+        assert dict(workers.map(functions.trouble, [1])) == {0: 1}  # and the pool goes on
+    codes = {
+        number: answer.code
+        for number, answer in found.items()
+        if isinstance(answer, UnreadableFilm)
+    }
+    assert codes == {3: "crashed", 5: "timeout", 7: "too-large", 9: "truncated"}
+    assert all(found[number] == number for number in range(12) if number not in codes)
+
+
+def test_without_processes_an_unreadable_film_is_an_answer_too() -> None:
+    ((number, answer),) = Workers(0).map(functions.trouble, [9])
+    assert (number, answer.code) == (0, "truncated")
+
+
+def test_the_time_limit_is_for_each_film_not_for_a_batch() -> None:
+    with Workers(1, seconds=1.0) as workers:
+        found = list(workers.map(functions.slow_first, [0, 0, 0, 0], chunk=4))
+    assert [answer for _, answer in found] == [0] * 4
+
+
+def test_defects_are_raised_and_not_hidden() -> None:
+    with Workers(1) as workers:
+        with pytest.raises(WorkerDefect, match="a defect at 1"):
+            list(workers.map(functions.defect, [1]))
+        with pytest.raises(UsageError, match="wrong"):
+            list(workers.map(functions.misuse, [1]))
+        assert list(workers.map(functions.double, [1])) == [(0, 2)]
+
+
+def test_what_a_worker_cannot_import_is_said() -> None:
+    def local(number: int) -> int:
+        return number
+
+    local.__module__ = "__main__"
+    with pytest.raises(UsageError, match="__main__"):
+        list(Workers(1).map(local, [1]))
+
+
+def test_items_are_taken_as_they_are_needed() -> None:
+    taken = 0
+
+    def items() -> Iterator[int]:
+        nonlocal taken
+        for number in range(1000):
+            taken += 1
+            yield number
+
+    with Workers(1) as workers:
+        answers = workers.map(functions.double, items(), chunk=4)
+        next(answers)
+        assert taken <= 16
+        answers.close()
+
+
+def test_large_items_and_answers_pass_in_both_directions() -> None:
+    with Workers(2) as workers:
+        sizes = [len(answer) for _, answer in workers.map(functions.large, [bytes(3 << 20)] * 12)]
+    assert sizes == [1 << 20] * 12
+
+
+def test_codecs_cannot_write_over_the_screen(capfd: pytest.CaptureFixture[str]) -> None:
+    with Workers(1) as workers:
+        list(workers.map(functions.noisy, range(3)))
+    assert capfd.readouterr() == ("", "")
+
+
+def running(process: int) -> bool:
+    try:
+        return "Z" not in Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except OSError:
+        return False
+
+
+def test_close_leaves_no_process() -> None:
+    with Workers(2) as workers:
+        found = {answer for _, answer in workers.map(functions.process, range(50), chunk=1)}
+        assert os.getpid() not in found
+    assert not any(running(process) for process in found)
+
+
+def test_workers_end_with_their_caller() -> None:
+    """Killed without a chance to clean up; and the script needs no guard for __main__."""
+    script = (
+        f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+        "import time, worker_functions\n"
+        "from hilum.films.workers import Workers\n"
+        "workers = Workers(1)\n"
+        "print(next(workers.map(worker_functions.process, range(9)))[1], flush=True)\n"
+        "time.sleep(100)\n"
+    )
+    caller = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    assert caller.stdout is not None
+    worker = int(caller.stdout.readline())
+    caller.send_signal(signal.SIGKILL)
+    caller.wait()
+    caller.stdout.close()
+    for _ in range(100):
+        if not running(worker):
+            return
+        time.sleep(0.05)
+    os.kill(worker, signal.SIGKILL)
+    pytest.fail("a worker outlived its caller")

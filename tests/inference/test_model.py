@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import hilum
+from hilum.bundle import Bundle
+from hilum.errors import BundleRefused, UsageError
+from hilum.inference.model import Model
+
+
+def test_a_film_gets_the_same_answer_by_every_way(bundle: Bundle, grey_films: Path) -> None:
+    model = Model(bundle, threads=1)
+    path = grey_films / "bright.png"
+    data = path.read_bytes()
+    array = np.asarray(Image.open(io.BytesIO(data)))
+    answers = model.predict([path, str(path), data, hilum.read(path), array])
+    assert {a.probability for a in answers} == {answers[0].probability}
+    assert {a.decision for a in answers} == {"positive"}
+    assert {a.sha256 for a in answers[:4]} == {answers[0].sha256}
+    assert model.predict(path)[0].film == str(path)
+
+
+def test_one_bad_film_costs_one_record(bundle: Bundle, grey_films: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.png"
+    broken.write_bytes((grey_films / "dark.png").read_bytes()[:60])
+    order = [grey_films / "dark.png", broken, grey_films / "bright.png"] * 20
+    answers = Model(bundle, threads=1).predict(order)
+    assert [a.film for a in answers] == [str(p) for p in order]
+    for a, b, c in zip(answers[::3], answers[1::3], answers[2::3], strict=True):
+        assert (a.decision, b.decision, c.decision) == ("negative", None, "positive")
+        assert b.error is not None and b.error.code and b.error.text and b.probability is None
+        assert b.words == "could not be read"
+
+
+def test_the_record_has_the_keys_of_the_docs(bundle: Bundle, grey_films: Path) -> None:
+    record = Model(bundle).predict(grey_films / "bright.png")[0].as_dict()
+    assert list(record) == [
+        "film", "sha256", "target", "decision", "probability", "operating_point", "reasons",
+        "steps", "findings", "model", "milliseconds", "error",
+    ]  # fmt: skip
+    assert json.loads(json.dumps(record)) == record
+    assert record["operating_point"] == {"name": "balanced", "threshold": 0.5}
+
+
+def test_the_operating_point_decides(bundle: Bundle) -> None:
+    model = Model(bundle)
+    film = np.tile(np.linspace(90, 130, 40).astype(np.uint8), (40, 1))
+    assert model.predict(film)[0].decision == "negative"
+    assert model.predict(film, operating_point="screening")[0].decision == "positive"
+    with pytest.raises(UsageError, match="no such operating point"):
+        model.predict(film, operating_point="other")
+
+
+def test_heat_maps_and_pictures(bundle: Bundle, grey_films: Path) -> None:
+    plain, shown = (
+        Model(bundle).predict(grey_films / "bright.png", heatmaps=heat)[0] for heat in (False, True)
+    )
+    assert shown.heat is not None and shown.heat_kind == "class activation"
+    assert Image.open(io.BytesIO(shown.picture())).size[0] >= 32
+    assert "suspected" in shown._repr_html_() and "base64" in shown._repr_html_()
+    with pytest.raises(ValueError, match="heatmaps=True"):
+        plain.picture()
+
+
+def test_a_missing_model_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BundleRefused):
+        hilum.load(tmp_path)

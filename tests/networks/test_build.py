@@ -1,0 +1,58 @@
+"""Networks by name, and their tables."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from hilum.errors import UsageError
+from hilum.networks.arithmetic import layer_table as calculated
+from hilum.networks.arithmetic import paper_network, text
+from hilum.networks.build import NETWORKS, build, layer_table
+
+SIZE = {"paper2021": 94, "compact": 64}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_every_network_answers_films_and_says_what_it_takes(name: str) -> None:
+    network = build(name, SIZE[name]).eval()
+    assert network.input_scaling in ("unit", "standardise")
+    assert isinstance(network.cam, bool)
+    size = SIZE[name]
+    assert network(torch.rand(3, 1, size, size)).shape == (3, 1)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_table_counts_every_parameter(name: str) -> None:
+    network = build(name, SIZE[name])
+    network.train()
+    table = layer_table(network, SIZE[name])
+    assert sum(row.parameters for row in table) == sum(p.numel() for p in network.parameters())
+    assert network.training  # looking at it leaves it as it was
+    assert "total" in text(table)
+
+
+def test_the_papers_table_is_calculated() -> None:
+    assert layer_table(build("paper2021", 94), 94) == calculated(paper_network(), 94)
+
+
+def test_what_is_watched_agrees_with_what_is_calculated() -> None:
+    network = build("paper2021", 94, kernels=False)
+    rows = {row.name: row for row in layer_table(network, 94)}
+    del network.description  # now it is watched
+    watched = [row for row in layer_table(network, 94) if row.parameters]
+    assert len(watched) == 8
+    for row in watched:
+        same = rows[row.name]
+        assert (row.shape, row.parameters, row.multiply_adds) == (
+            same.shape,
+            same.parameters,
+            same.multiply_adds,
+        )
+
+
+def test_unknown_names_and_options_get_the_nearest() -> None:
+    with pytest.raises(UsageError, match="Did you mean 'paper2021'"):
+        build("paper2020", 500)
+    with pytest.raises(UsageError, match="Did you mean 'filters'"):
+        build("paper2021", 500, filter=3)

@@ -1,0 +1,395 @@
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from hilum.bundle import Bundle
+from hilum.datasets.cache import Cache
+from hilum.datasets.manifest import Manifest
+from hilum.decision import Calibration
+from hilum.errors import (
+    FolderTaken,
+    Interrupted,
+    Locked,
+    PlaceUnavailable,
+    RecipeError,
+    Refused,
+    TrainingStopped,
+    UsageError,
+)
+from hilum.evaluation.scores import Scores
+from hilum.inference.engine import Engine
+from hilum.progress import Progress
+from hilum.storage import digest, lock
+from hilum.training import finish as finishing
+from hilum.training import placement
+from hilum.training.recipe import Recipe
+from hilum.training.run import Run
+from hilum.training.train import resume, train
+
+from .conftest import recipe_of
+
+TABLES: dict[str, Any] = {
+    "training": {"epochs": 4, "last_batch": "drop"},
+    "optimiser": {"name": "muon", "lr": 0.004},
+    "schedule": {"name": "linear", "warmup": 0.2},
+    "averaging": {"decay": 0.9, "every": 2},
+    "network": {"options": {"width": 4, "dropout": 0.2}},
+    "finish": {"shifts": ["exposure", "crop"]},
+}
+QUICK = {**TABLES, "training": {"epochs": 1}}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
+    """Small films of noise, bright in the middle where positive; two of each patient."""
+    root = tmp_path_factory.mktemp("films")
+    rng = np.random.default_rng(0)
+    paths, labels, patients, parts = [], [], [], []
+    for number in range(72):
+        label = number // 2 % 2
+        film = rng.integers(20, 160, (40, 48), dtype=np.uint8)
+        film[14:26, 16:32] += np.uint8(90 * label)
+        paths.append(f"film{number:02}.png")
+        Image.fromarray(film).save(root / paths[-1])
+        labels.append(label)
+        patients.append(f"patient{number // 2}")
+        parts.append(("train", "train", "validation", "test")[number // 4 % 4])
+    return Manifest(
+        root, tuple(paths), np.array(labels, np.int8), tuple(patients), tuple(parts)
+    )  # fmt: skip
+
+
+def weights_of(run: Run) -> dict[str, torch.Tensor]:
+    found = run.last()
+    assert found is not None
+    weights: dict[str, torch.Tensor] = found[0]["learner"]["average"]
+    return weights
+
+
+def alike(one: Run, two: Run) -> None:
+    """The same weights to the bit, the same epochs but for time, the same model."""
+    first, second = weights_of(one), weights_of(two)
+    assert first.keys() == second.keys()
+    for name, value in first.items():
+        assert torch.equal(value, second[name]), name
+    timeless = [
+        [replace(epoch, seconds=0, ms_per_step=0) for epoch in run.epochs] for run in (one, two)
+    ]
+    assert timeless[0] == timeless[1]
+    assert one.bundle.digest == two.bundle.digest
+
+
+@pytest.fixture(scope="module")
+def whole(data: Manifest, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run that nothing interrupted."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HILUM_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+        out = tmp_path_factory.mktemp("runs") / "whole"
+        return train(data, recipe_of(**TABLES), on="cpu:1", out=out, workers=0)
+
+
+def test_a_run_folder_holds_everything(whole: Run, data: Manifest) -> None:
+    assert {path.name for path in whole.folder.iterdir()} == {
+        "recipe.toml", "films.csv", "films.json", "environment.json", "epochs.csv",
+        "checkpoint.pt", "scores.csv", "model.hilum", "lock", "curves.png", "augmented.png",
+    }  # fmt: skip
+    assert whole.recipe == recipe_of(**TABLES)
+    assert Manifest.read(whole.folder / "films.csv").digest == data.digest
+    environment = whole.environment
+    assert environment["place"] == "cpu:1@float32"
+    assert environment["threads"] == 1
+    assert environment["torch"] == torch.__version__
+    assert [epoch.epoch for epoch in whole.epochs] == [1, 2, 3, 4]
+    for name in ("curves.png", "augmented.png"):
+        assert Image.open(whole.folder / name).size[0] > 100
+
+
+def test_what_was_sealed_is_what_was_measured(whole: Run, data: Manifest) -> None:
+    bundle = whole.bundle
+    scores = Scores.read(whole.folder / "scores.csv")
+    assert scores.film == data.path
+    pixels = Cache.fill(data, bundle.preprocessing, workers=0).of(np.arange(len(data)))
+    logits, cams = Engine(bundle, threads=1).run(pixels, cam=True)
+    np.testing.assert_allclose(scores.logit, logits, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        scores.probability, bundle.calibration.probability(logits), rtol=1e-4, atol=1e-6
+    )
+    assert cams is not None
+    np.testing.assert_allclose(cams.mean((1, 2)), logits, atol=1e-4)
+    assert bundle.metrics["validation"]["auroc"]["n"] == 16
+    assert bundle.metrics["validation"]["auroc"]["value"] > 0.9
+
+
+def test_the_bundle_says_what_it_is(whole: Run, data: Manifest) -> None:
+    bundle = whole.bundle
+    assert set(bundle.operating_points) == {"balanced", "screening"}
+    assert bundle.default_operating_point == "balanced"
+    for point in bundle.operating_points.values():
+        assert 0 < point.threshold < 1
+        assert "exposure, crop" in point.chosen_on
+        assert point.promise is not None
+    assert bundle.calibration != Calibration()
+    trained = bundle.trained_on
+    part = np.array(data.part)
+    files = data.files()
+    for name, key in (("train", "films"), ("validation", "chosen_on")):
+        rows = np.flatnonzero(part == name)
+        assert trained[name]["films"] == len(rows)
+        assert trained[key] == sorted(digest(files[i])[:16] for i in rows)
+    assert bundle.input_statistics["films"] == trained["train"]["films"]
+    assert "Not a medical device" in bundle.card
+    assert bundle.target == "pneumonia"
+    assert Bundle.read(whole.folder).digest == bundle.digest
+
+
+def test_the_order_of_finishing(
+    data: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    called: list[str] = []
+
+    def watch(owner: Any, name: str) -> None:
+        real = getattr(owner, name)
+
+        def watched(*args: Any, **options: Any) -> Any:
+            called.append(name)
+            return real(*args, **options)
+
+        monkeypatch.setattr(owner, name, watched)
+
+    for owner, name in [
+        (finishing, "export"),
+        (finishing, "parity"),
+        (Engine, "run"),
+        (finishing, "imitate"),
+        (finishing.thresholds, "calibrate"),
+        (finishing.thresholds, "choose"),
+        (finishing, "measure"),
+        (finishing, "card"),
+        (Bundle, "sealed"),
+    ]:
+        watch(owner, name)
+    train(data, recipe_of(**QUICK), on="cpu:1", out=tmp_path / "run", workers=0)
+    first = list(dict.fromkeys(called))
+    assert first == ["export", "parity", "run", "imitate", "calibrate", "choose", "measure",
+                     "card", "sealed"]  # fmt: skip
+    assert called.index("calibrate") > max(i for i, n in enumerate(called) if n == "imitate")
+
+
+def test_a_graph_that_differs_is_never_shipped(
+    data: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = finishing.export
+
+    def wrong(network: Any, size: int) -> bytes:
+        with torch.no_grad():
+            network.classifier.bias.add_(0.5)
+            model = real(network, size)
+            network.classifier.bias.sub_(0.5)
+        return model
+
+    monkeypatch.setattr(finishing, "export", wrong)
+    with pytest.raises(TrainingStopped, match="does not answer like the trained network"):
+        train(data, recipe_of(**QUICK), on="cpu:1", out=tmp_path / "run", workers=0)
+    run = Run(tmp_path / "run")
+    assert not run.finished and run.last() is not None
+    monkeypatch.undo()
+    monkeypatch.setenv("HILUM_CACHE", str(tmp_path / "cache"))
+    assert resume(run.folder, workers=0).finished
+
+
+def test_the_same_seed_makes_the_same_model(data: Manifest, whole: Run, tmp_path: Path) -> None:
+    again = train(data, recipe_of(**TABLES), on="cpu:1", out=tmp_path / "again", workers=0)
+    alike(again, whole)
+    other = train(data, recipe_of(**QUICK), on="cpu:1", out=tmp_path / "o", seed=7, workers=0)
+    assert other.recipe.training.seed == 7
+
+
+class Stop(Progress):
+    """Interrupts when the named epoch begins its second step."""
+
+    def __init__(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def stage(self, name: str, total: int | None = None, *, brief: bool = False) -> Any:
+        @contextmanager
+        def watched() -> Any:
+            def advance(steps: int = 1) -> None:
+                if name == f"epoch {self.epoch}":
+                    os.kill(os.getpid(), signal.SIGINT)
+                    time.sleep(0.2)
+
+            yield advance
+
+        return watched()
+
+
+def test_ctrl_c_and_resume(data: Manifest, whole: Run, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    with pytest.raises(Interrupted, match=r"after epoch 2.*--resume"):
+        train(data, recipe_of(**TABLES), on="cpu:1", out=out, workers=0, progress=Stop(3))
+    assert len(Run(out).epochs) == 2
+    with pytest.raises(Interrupted, match="after epoch 3"):
+        resume(out, workers=0, progress=Stop(4))
+    alike(resume(out, workers=0), whole)
+    assert resume(out, workers=0).finished  # a finished run stays as it is
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+from hilum.progress import Progress
+from hilum.training.train import resume
+class Say(Progress):
+    def row(self, table, values): print("row", flush=True)
+print("ready", flush=True)
+resume(sys.argv[1], workers=0, progress=Say())
+"""
+
+
+def test_sigkill_at_any_moment_and_resume(data: Manifest, whole: Run, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    with pytest.raises(Interrupted):
+        train(data, recipe_of(**TABLES), on="cpu:1", out=out, workers=0, progress=Stop(1))
+    rng = random.Random(time.time_ns())
+    killed = 0
+    for attempt in range(2):
+        process = subprocess.Popen(
+            [sys.executable, "-c", SCRIPT, str(out)], stdout=subprocess.PIPE, text=True
+        )
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        time.sleep(rng.uniform(0, 0.8) + 0.4 * attempt)
+        process.kill()
+        killed += process.wait() == -signal.SIGKILL
+    assert killed >= 1
+    alike(resume(out, workers=0), whole)
+
+
+def test_a_run_that_goes_on_is_not_resumed_beside(whole: Run) -> None:
+    with lock(whole.folder / "lock"), pytest.raises(Locked):
+        resume(whole.folder)
+
+
+def test_a_folder_that_is_taken(data: Manifest, whole: Run) -> None:
+    with pytest.raises(FolderTaken):
+        train(data, recipe_of(**QUICK), on="cpu:1", out=whole.folder, workers=0)
+
+
+def test_a_recipe_that_was_changed_is_not_gone_on_with(data: Manifest, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    with pytest.raises(Interrupted):
+        train(data, recipe_of(**TABLES), on="cpu:1", out=out, workers=0, progress=Stop(2))
+    text = (out / "recipe.toml").read_text()
+    (out / "recipe.toml").write_text(text.replace("label_smoothing = 0.0", "label_smoothing = 0.1"))
+    with pytest.raises(Refused, match="recipe was changed"):
+        resume(out, workers=0)
+
+
+@pytest.mark.parametrize(
+    ("options", "kind", "words"),
+    [
+        ({"on": "gpu"}, UsageError, "no such place"),
+        ({"on": "cuda"}, PlaceUnavailable, "no such place here"),
+        ({"overrides": ["training.batch=400000"], "recipe": "paper2021",
+          "on": "cpu"}, Refused, r"needs more memory than there is: about \d+"),
+        ({"recipe": "paper2021", "overrides": ["sizes.phases=[[250, 1.0]]"]}, RecipeError,
+         "does not take such films: paper2021 at 250 pixels"),
+        ({"recipe": "paper2021", "overrides": ["finish.shifts=['dark']"]}, RecipeError,
+         "no such imitated shift: finish.shifts dark"),
+        ({"recipe": "paper2022"}, RecipeError, "no such recipe"),
+    ],
+)  # fmt: skip
+def test_what_is_refused_before_anything_is_made(
+    data: Manifest, tmp_path: Path, options: dict[str, Any], kind: type[Exception], words: str
+) -> None:
+    if options.get("on") == "cuda" and torch.cuda.is_available():
+        pytest.skip("there is a GPU here")
+    with pytest.raises(kind, match=words):
+        train(data, out=tmp_path / "run", workers=0, **options)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_part_without_a_class_is_refused(data: Manifest, tmp_path: Path) -> None:
+    rows = np.array(
+        [p != "validation" or y == 0 for p, y in zip(data.part, data.label, strict=True)]
+    )
+    with pytest.raises(Refused, match="validation part has no films of the class pneumonia"):
+        train(data.select(rows), recipe_of(**QUICK), out=tmp_path / "run", workers=0)
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_reference_trains(data: Manifest, tmp_path: Path) -> None:
+    recipe = Recipe.load(
+        "paper2021",
+        [
+            "preprocessing.size=94",
+            "network.options.filters=[3,2,2,3,2]",
+            "network.options.units=[5,4]",
+            "training.epochs=1",
+            "finish.shifts=[]",
+        ],
+    )
+    run = train(data, recipe, on="reference", out=tmp_path / "run", workers=0)
+    assert run.environment["place"] == "reference@float32"
+    assert run.bundle.outputs == ("logit",)
+    assert run.environment["parity"] < 1e-4
+
+
+class TestPlacement:
+    def test_auto_precision_is_measured_and_kept(
+        self, data: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        recipe = recipe_of(**{**QUICK, "training": {"epochs": 1, "precision": "auto"}})
+        monkeypatch.setattr(placement.machine, "has_bfloat16", lambda: True)
+        run = train(data, recipe, on="cpu:1", out=tmp_path / "run", workers=0)
+        times = run.environment["milliseconds_a_step"]
+        assert run.environment["precision"] == min(times, key=times.get)
+        monkeypatch.setattr(placement.machine, "has_bfloat16", lambda: False)
+        run = train(data, recipe, on="cpu:1", out=tmp_path / "two", workers=0)
+        assert run.environment["precision"] == "float32"
+        assert run.environment["milliseconds_a_step"] == {}
+
+    def test_the_places_precision_wins(self) -> None:
+        recipe = Recipe.load("paper2021")
+        assert placement.resolve("cpu:1", recipe).precision == "float32"
+        assert placement.resolve("cpu:1@bfloat16", recipe).precision == "bfloat16"
+
+    def test_threads_are_the_cores_that_are_free(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        if torch.cuda.is_available():
+            pytest.skip("the best place here is a GPU")
+        monkeypatch.setattr(placement.machine, "cores", lambda: 4)
+        monkeypatch.setattr(placement.machine, "free_cores", lambda: 2.7)
+        assert placement.resolve(None, recipe_of()).threads == 3
+        monkeypatch.setattr(placement.machine, "free_cores", lambda: 0.1)
+        assert placement.resolve(None, recipe_of()).threads == 1
+        assert placement.resolve("cpu", recipe_of()).threads == 4
+
+    def test_memory_grows_with_what_it_is_for(self) -> None:
+        place = placement.resolve("cpu:1", recipe_of())
+        paper = Recipe.load("paper2021")
+        one = placement.memory_needed(paper, place)
+        assert 0.5e9 < one < 4e9
+        double = Recipe.load("paper2021", ["training.batch=32"])
+        assert placement.memory_needed(double, place) > 1.7 * one
+        half = placement.memory_needed(paper, replace(place, precision="bfloat16"))
+        assert half < 0.7 * one
+
+
+def test_what_is_written_is_json(whole: Run) -> None:
+    for path in whole.folder.rglob("*.json"):
+        json.loads(path.read_text())
