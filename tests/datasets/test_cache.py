@@ -16,7 +16,7 @@ from hilum.datasets.cache import Cache, clear, usage
 from hilum.datasets.index import index
 from hilum.datasets.manifest import Manifest
 from hilum.errors import DiskFull, Locked, TooManyUnreadable
-from hilum.films.preprocess import Preprocessing, preprocess
+from hilum.films.preprocess import Preprocessing, described, preprocess
 from hilum.films.radiograph import Reason
 from hilum.films.read import read
 from hilum.progress import Progress
@@ -42,9 +42,9 @@ def decoded(monkeypatch) -> list[str]:
 
     def counted(film, preprocessing):
         names.append(Path(film.name).name)
-        return preprocess(film, preprocessing)
+        return described(film, preprocessing)
 
-    monkeypatch.setattr(room, "preprocess", counted)
+    monkeypatch.setattr(room, "described", counted)
     return names
 
 

@@ -158,7 +158,8 @@ def test_medmnist(tmp_path, save):
     rng = np.random.default_rng(0)
     arrays = {}
     for part, n in (("train", 150), ("val", 110), ("test", 20)):
-        arrays[f"{part}_images"] = rng.integers(0, 256, (n, 28, 28), np.uint8)
+        arrays[f"{part}_images"] = rng.integers(0, 128, (n, 28, 28), np.uint8)
+        arrays[f"{part}_images"][:, :, 10:18] += 128  # a bright middle, as a chest film has
         arrays[f"{part}_labels"] = (np.arange(n) % 2)[:, None].astype(np.uint8)
     save(tmp_path / "pneumoniamnist.npz", **arrays)
     manifest = index(tmp_path / "pneumoniamnist.npz")

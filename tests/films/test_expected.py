@@ -112,7 +112,7 @@ def test_lossy_twins(films_folder: Path, one: str, other: str, bound: float) -> 
 def test_a_second_decoder_agrees(
     films_folder: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """GDCM instead of OpenJPEG and CharLS; lossless and near-lossless values are defined exactly."""
+    """GDCM instead of OpenJPEG and CharLS: lossless and near-lossless values are exact."""
     from hilum.films import codecs
 
     path = films_folder / "dicom" / name

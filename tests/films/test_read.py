@@ -190,7 +190,7 @@ def test_find_takes_what_is_named_outright_patterns_and_each_film_once(tmp_path:
 
 def test_find_says_what_is_missing(tmp_path: Path) -> None:
     for source in (tmp_path / "none", f"{tmp_path}/*.gif"):
-        with pytest.raises(UsageError, match="none|matches"):
+        with pytest.raises(UsageError, match=r"none|matches"):
             find(source)
 
 

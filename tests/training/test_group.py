@@ -21,7 +21,7 @@ from hilum.training.recipe import Recipe
 from hilum.training.run import Run
 from hilum.training.train import resume, train
 
-from .conftest import recipe_of
+from .conftest import film, recipe_of
 
 
 @pytest.fixture(scope="module")
@@ -32,9 +32,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
     count = 44
     labels = (np.arange(count) % 2).astype(np.int8)
     for number in range(count):
-        film = rng.integers(20, 160, (100, 96), dtype=np.uint8)
-        film[30:60, 30:60] += np.uint8(90 * labels[number])
-        Image.fromarray(film).save(root / f"{number:02}.png")
+        Image.fromarray(film(rng, 100, 96, int(labels[number]))).save(root / f"{number:02}.png")
     names = tuple(f"{number:02}.png" for number in range(count))
     parts = tuple("validation" if number % 4 == 3 or number % 12 == 0 else "train"
                   for number in range(count))  # fmt: skip
@@ -133,6 +131,7 @@ def test_shares_cover_a_batch_once() -> None:
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
 
 
+@pytest.mark.slow
 def test_under_torchrun(data: Manifest, tmp_path: Path) -> None:
     """Two processes of torchrun's on this machine; the first is killed once, and both come back."""
     data.write(tmp_path / "films.csv")

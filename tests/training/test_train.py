@@ -41,7 +41,7 @@ from hilum.training.recipe import Recipe
 from hilum.training.run import Run
 from hilum.training.train import resume, train
 
-from .conftest import recipe_of
+from .conftest import film, recipe_of
 
 TABLES: dict[str, Any] = {
     "training": {"epochs": 4, "last_batch": "drop"},
@@ -62,10 +62,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
     paths, labels, patients, parts = [], [], [], []
     for number in range(72):
         label = number // 2 % 2
-        film = rng.integers(20, 160, (40, 48), dtype=np.uint8)
-        film[14:26, 16:32] += np.uint8(90 * label)
         paths.append(f"film{number:02}.png")
-        Image.fromarray(film).save(root / paths[-1])
+        Image.fromarray(film(rng, 40, 48, label)).save(root / paths[-1])
         labels.append(label)
         patients.append(f"patient{number // 2}")
         parts.append(("train", "train", "validation", "test")[number // 4 % 4])

@@ -257,8 +257,8 @@ def _travel(flagged: Sequence[Result], trained_on: str) -> str:
     others = {where: a for where, a in best.areas.items() if where != CROSS_VALIDATED}
     if not others:
         return (
-            "There is no other part to score here, so whether it holds elsewhere is not known; "
-            "such traces rarely do."
+            "There is no other part with enough films to score here, so whether it holds elsewhere "
+            "cannot be told."
         )
     stays = [part for part, travels in best.travels.items() if not travels]
     if stays:

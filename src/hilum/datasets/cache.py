@@ -20,7 +20,7 @@ from hilum.datasets.archive import source
 from hilum.datasets.manifest import Manifest
 from hilum.datasets.shelf import Key, Register, Shelf, Verdict, keys
 from hilum.errors import DiskFull, Locked, TooManyUnreadable, UnreadableFilm
-from hilum.films.preprocess import Preprocessing, preprocess
+from hilum.films.preprocess import Preprocessing, described
 from hilum.films.radiograph import Reason
 from hilum.films.read import read
 from hilum.films.workers import Workers
@@ -203,7 +203,11 @@ def decode_into(
     film = read(source(file), name=file)
     if film.refusals:
         return film.refusals[0]
-    data = preprocess(film, preprocessing).tobytes()
+    pixels, _, reasons = described(film, preprocessing)
+    for reason in reasons:
+        if reason.refers:  # what an answer refers by its picture, no training learns from either
+            return reason
+    data = pixels.tobytes()
     with _room(Path(pixel_file).parent):
         descriptor = os.open(pixel_file, os.O_WRONLY)
         try:

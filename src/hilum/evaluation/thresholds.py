@@ -2,7 +2,9 @@
 
 A threshold that is chosen on films like the training films breaks on films from elsewhere, so
 the choice is made on :class:`Choice` scores: of the validation films as they are and under
-imitated shifts, each of these conditions with equal weight.
+imitated shifts. Films as they are count as much as all shifts together: how far films from
+elsewhere differ is not known, only that it is more than validation shows
+(docs/records/fast).
 """
 
 from __future__ import annotations
@@ -57,17 +59,25 @@ class Choice:
     def pooled(self) -> tuple[Array, Floats, Floats, NDArray[np.int64]]:
         """(label, logit, weight, patient number) of every scored film of every condition.
 
-        The weights of one condition sum to n, so conditions weigh the same.
+        Plain films weigh as much as all shifts together, and shifts the same among themselves;
+        all weights sum to n times the number of conditions.
         """
         label = np.tile(np.asarray(self.label), len(self.logits))
         logit = np.concatenate([np.asarray(z, np.float64) for z in self.logits.values()])
         patient = np.tile(groups(self.patient), len(self.logits))
         weight = np.concatenate(
-            [np.isfinite(z) * (len(self.label) / max(1, np.isfinite(z).sum()))
-             for z in self.logits.values()]
+            [np.isfinite(z) * (self._share(name) * len(self.label) / max(1, np.isfinite(z).sum()))
+             for name, z in self.logits.items()]
         )  # fmt: skip
         known = np.isfinite(logit)
         return label[known], logit[known], weight[known], patient[known]
+
+    def _share(self, condition: str) -> float:
+        """Weight of a condition; the mean over all conditions is 1."""
+        count = len(self.logits)
+        if count == 1 or "plain" not in self.logits:
+            return 1.0
+        return count / 2 if condition == "plain" else count / (2 * (count - 1))
 
     @property
     def words(self) -> str:
@@ -76,8 +86,8 @@ class Choice:
         text = f"{self.films} ({len(self.label)} films, {len(set(self.patient))} patients)"
         if not shifts:
             return f"{text}, as they are"
-        plain = "as they are and " if "plain" in self.logits else ""
-        return f"{text}, {plain}under imitated shifts with equal weight: {', '.join(shifts)}"
+        plain = "as they are and, with the same weight, " if "plain" in self.logits else ""
+        return f"{text}, {plain}under imitated shifts: {', '.join(shifts)}"
 
 
 def fit_calibration(
@@ -92,7 +102,7 @@ def fit_calibration(
     Parameters
     ----------
     logits : (n,) of the exported graph; labels : (n,) 0 or 1
-    weights : (n,) film weights (conditions pooled with equal weight), or None
+    weights : (n,) film weights (of conditions that are pooled), or None
 
     Raises
     ------
@@ -121,7 +131,7 @@ def fit_calibration(
 
 
 def calibrate(choice: Choice) -> Calibration:
-    """:func:`fit_calibration` on all conditions of a choice, pooled with equal weight."""
+    """:func:`fit_calibration` on all conditions of a choice, pooled."""
     label, logit, weight, _ = choice.pooled
     return fit_calibration(logit, label, weight, fitted_on=choice.words)
 
@@ -282,7 +292,7 @@ def recall_at_least(
 
     Parameters
     ----------
-    over : ``pooled``, all conditions with equal weight; ``worst``, the condition whose threshold
+    over : ``pooled``, all conditions together; ``worst``, the condition whose threshold
         is the lowest; or the name of one condition
     """
     conditions = {"pooled": list(choice.logits), "worst": list(choice.logits)}.get(over, [over])

@@ -110,12 +110,12 @@ def first_frame(ds: Dataset, syntax: uid.UID, least: int = 0) -> NDArray[Any]:
     grey = str(ds.PhotometricInterpretation).startswith("MONOCHROME")
     if syntax.is_encapsulated:
         frame = _check_frame(ds, syntax)
-        if grey and syntax in (uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit):
+        if syntax in (uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit):
             header = jpeg.read_header(frame)
             # Without YBR in its label colour may be stored as red, green and blue.
             if header.bits == 8 and (grey or ds.PhotometricInterpretation.startswith("YBR")):
                 return jpeg.decode(frame, header, least)
-            if header.bits == 12 and header.components == 1:
+            if grey and header.bits == 12:
                 return _twelve_bits(frame, header, syntax)
         elif syntax == uid.RLELossless and ds.BitsAllocated == 1:
             raise UnreadableFilm("unsupported", "its layout of pixels has no decoder here")
@@ -123,13 +123,10 @@ def first_frame(ds: Dataset, syntax: uid.UID, least: int = 0) -> NDArray[Any]:
     else:
         _check_length(ds)
     try:
+        # Its correction of unused bits would wrap values that a codestream has over the bits.
+        options: Any = {"correct_unused_bits": False, "view_only": True}
         values, _ = get_decoder(syntax).as_array(
-            ds,
-            index=0,
-            raw=grey,
-            decoding_plugin=DECODERS[syntax],
-            correct_unused_bits=False,  # it would wrap values that a codestream has over the bits
-            view_only=True,
+            ds, index=0, raw=grey, decoding_plugin=DECODERS[syntax], **options
         )
     except MemoryError:
         raise UnreadableFilm("too-large", "the picture needs more memory than allowed") from None

@@ -39,13 +39,14 @@ def present(ds: Dataset, syntax: uid.UID, least: int) -> Pixels:
             least = 0  # a scaled decode would mix padding into its neighbours
         values = codecs.first_frame(ds, syntax, least)
         photometric = word(ds, "PhotometricInterpretation")
+        reasons: list[Reason] = []
         if photometric.startswith("YBR") and values.ndim == 2:
-            grey, steps, reasons = values, ["luma"], []
+            grey, steps = values, ["luma"]
         elif values.ndim == 3 or photometric == "PALETTE COLOR":
-            grey, steps, reasons = _luma(ds, values)
+            grey, steps = _luma(ds, values)
         elif values.dtype.kind == "f":
             grey, step = grayscale.over_depth(values)
-            steps, reasons = [step], []
+            steps = [step]
         else:
             grey, steps, reasons = _film(ds, values, syntax)
         factor = round((whole(ds, "Columns") or 1) / max(1, values.shape[1]))
@@ -58,7 +59,7 @@ def present(ds: Dataset, syntax: uid.UID, least: int) -> Pixels:
     return grayscale.finish(turned, steps, reasons)
 
 
-def _luma(ds: Dataset, values: NDArray[Any]) -> tuple[NDArray[Any], list[str], list[Reason]]:
+def _luma(ds: Dataset, values: NDArray[Any]) -> tuple[NDArray[Any], list[str]]:
     """Colour (PS3.3, C.7.6.3.1.2) to ITU-R BT.601 luma, of which the table step takes the range."""
     steps = ["luma"]
     if values.ndim == 2:
@@ -69,9 +70,9 @@ def _luma(ds: Dataset, values: NDArray[Any]) -> tuple[NDArray[Any], list[str], l
         steps.insert(0, "palette")
     grey = values[..., :3] @ np.array([0.299, 0.587, 0.114], np.float64)
     if values.dtype == np.uint8:
-        return np.rint(grey).astype(np.uint8), steps, []
+        return np.rint(grey).astype(np.uint8), steps
     top = (1 << (8 * values.dtype.itemsize if steps[0] == "palette" else int(ds.BitsStored))) - 1
-    return (grey * (255 / top)).astype(np.float32), steps, []
+    return (grey * (255 / top)).astype(np.float32), steps
 
 
 def _film(

@@ -211,7 +211,7 @@ class TorchLearner:
         return {
             "model": self.model.state_dict(),
             "average": None if self.average is None else self.average.state_dict(),
-            "optimisers": [one.state_dict() for one in self.optimisers],
+            "optimisers": [one.state() for one in self.optimisers],
             "steps": self.steps,
         }
 
@@ -220,7 +220,7 @@ class TorchLearner:
         if self.average is not None:
             self.average.load_state_dict(state["average"])
         for one, saved in zip(self.optimisers, state["optimisers"], strict=True):
-            one.load_state_dict(saved)
+            optimiser.restore(one, saved)
         self.steps = state["steps"]
 
     def _threads(self) -> AbstractContextManager[Any]:

@@ -1,97 +1,159 @@
-"""Optimisers by recipe."""
+"""Optimisers by recipe.
+
+They call torch's own fused update functions. Torch's optimiser classes would do the same and load
+its compiler on the way, one and a half seconds that a short training does not have.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.optim.adam import adam
+from torch.optim.sgd import sgd
 
-from hilum.training.recipe import Optimiser
+from hilum.training.recipe import Optimiser as Settings
 
 
-def make(network: nn.Module, recipe: Optimiser) -> list[torch.optim.Optimizer]:
-    """The optimisers for a network: one, or with Muon two.
+class Optimiser(Protocol):
+    """Moves parameters by their gradients and remembers what it needs for the next time."""
 
-    Each parameter group carries ``highest``, the learning rate that the schedule scales by its
-    share of ``recipe.lr``. Weight decay falls on parameters of two dimensions and more.
+    def step(self, share: float) -> None:
+        """One update at ``share`` of the highest learning rate."""
+
+    def state(self) -> dict[str, list[Tensor]]:
+        """Its memory: lists of tensors in the order of the parameters."""
+
+
+def make(network: nn.Module, settings: Settings) -> list[Optimiser]:
+    """The optimisers of a network.
+
+    Weight decay falls on parameters of two dimensions and more. With Muon, convolutions are
+    Muon's and everything else is AdamW's, without decay.
     """
     wide = [p for p in network.parameters() if p.ndim > 1]
     narrow = [p for p in network.parameters() if p.ndim <= 1]
-    if recipe.name == "muon":
+    if settings.name == "muon":
         convolutions = [p for p in wide if p.ndim == 4]
-        rest = [p for p in wide if p.ndim != 4]
-        muon = Muon(
-            [{"params": convolutions, "highest": recipe.muon_lr}],
-            momentum=recipe.momentum,
-            weight_decay=recipe.weight_decay,
+        rest = [p for p in wide if p.ndim != 4] + narrow
+        return [Muon(convolutions, settings), Adam(rest, settings, decay=0.0, momentum=0.9)]
+    kind: Any = Sgd if settings.name == "sgd" else Adam
+    groups = [(wide, settings.weight_decay), (narrow, 0.0)]
+    return [kind(parameters, settings, decay=decay) for parameters, decay in groups if parameters]
+
+
+def restore(optimiser: Optimiser, state: dict[str, list[Tensor]]) -> None:
+    """Give an optimiser back what ``state`` returned."""
+    for name, kept in optimiser.state().items():
+        for mine, theirs in zip(kept, state[name], strict=True):
+            mine.copy_(theirs)
+
+
+def _gradients(parameters: Sequence[nn.Parameter]) -> list[Tensor]:
+    return [p.grad if p.grad is not None else torch.zeros_like(p) for p in parameters]
+
+
+def _fused(parameters: Sequence[nn.Parameter]) -> bool:
+    return all(p.device.type in ("cpu", "cuda") for p in parameters)
+
+
+class Adam:
+    """Adam (Kingma & Ba 2015); weight decay decoupled for ``adamw`` and beside Muon."""
+
+    def __init__(
+        self,
+        parameters: Sequence[nn.Parameter],
+        settings: Settings,
+        decay: float,
+        momentum: float | None = None,
+    ) -> None:
+        self.parameters, self.settings, self.decay = list(parameters), settings, decay
+        self.momentum = settings.momentum if momentum is None else momentum
+        self.means = [torch.zeros_like(p) for p in parameters]
+        self.squares = [torch.zeros_like(p) for p in parameters]
+        self.counts = [torch.zeros((), dtype=torch.float32, device=p.device) for p in parameters]
+        self.fused = _fused(parameters)
+
+    @torch.no_grad()
+    def step(self, share: float) -> None:
+        adam(
+            self.parameters,
+            _gradients(self.parameters),
+            self.means,
+            self.squares,
+            [],
+            self.counts,
+            fused=self.fused,
+            decoupled_weight_decay=self.settings.name != "adam",
+            amsgrad=False,
+            beta1=self.momentum,
+            beta2=self.settings.beta2,
+            lr=self.settings.lr * share,
+            weight_decay=self.decay,
+            eps=self.settings.epsilon,
+            maximize=False,
         )
-        return [muon, _adam(torch.optim.AdamW, rest, narrow, recipe, momentum=0.9, decay=0.0)]
-    if recipe.name == "sgd":
-        groups = _groups(wide, narrow, recipe.lr, recipe.weight_decay)
-        return [
-            torch.optim.SGD(
-                groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.momentum > 0,
-                fused=_fused(network),
-            )
-        ]  # fmt: skip
-    kind = torch.optim.Adam if recipe.name == "adam" else torch.optim.AdamW
-    return [_adam(kind, wide, narrow, recipe, recipe.momentum, recipe.weight_decay)]
+
+    def state(self) -> dict[str, list[Tensor]]:
+        return {"means": self.means, "squares": self.squares, "counts": self.counts}
 
 
-def _adam(
-    kind: Any,
-    wide: list[nn.Parameter],
-    narrow: list[nn.Parameter],
-    recipe: Optimiser,
-    momentum: float,
-    decay: float,
-) -> torch.optim.Optimizer:
-    groups = _groups(wide, narrow, recipe.lr, decay)
-    fused = all(p.device.type in ("cpu", "cuda") for p in (*wide, *narrow))
-    betas = (momentum, recipe.beta2)
-    optimiser: torch.optim.Optimizer = kind(
-        groups, lr=recipe.lr, betas=betas, eps=recipe.epsilon, fused=fused
-    )
-    return optimiser
+class Sgd:
+    """Gradient descent with Nesterov's momentum."""
+
+    def __init__(
+        self, parameters: Sequence[nn.Parameter], settings: Settings, decay: float
+    ) -> None:
+        self.parameters, self.settings, self.decay = list(parameters), settings, decay
+        # From zero, the first step is the gradient, as it is where torch begins with none.
+        self.means = [torch.zeros_like(p) for p in parameters]
+        self.fused = _fused(parameters)
+
+    @torch.no_grad()
+    def step(self, share: float) -> None:
+        sgd(
+            self.parameters,
+            _gradients(self.parameters),
+            list(self.means),
+            fused=self.fused,
+            weight_decay=self.decay,
+            momentum=self.settings.momentum,
+            lr=self.settings.lr * share,
+            dampening=0.0,
+            nesterov=self.settings.momentum > 0,
+            maximize=False,
+        )
+
+    def state(self) -> dict[str, list[Tensor]]:
+        return {"means": self.means}
 
 
-def _groups(
-    wide: list[nn.Parameter], narrow: list[nn.Parameter], lr: float, decay: float
-) -> list[dict[str, Any]]:
-    groups = [(wide, decay), (narrow, 0.0)]
-    return [{"params": p, "weight_decay": d, "highest": lr} for p, d in groups if p]
-
-
-def _fused(network: nn.Module) -> bool:
-    return all(p.device.type in ("cpu", "cuda") for p in network.parameters())
-
-
-class Muon(torch.optim.Optimizer):
+class Muon:
     """Momentum whose update is made orthogonal (Jordan 2024), for convolutions as (out, rest).
 
     The update is Nesterov momentum, orthogonalised by a quintic Newton–Schulz iteration and
     scaled by √max(1, out/rest); weight decay is decoupled.
     """
 
-    def __init__(self, groups: Any, momentum: float, weight_decay: float) -> None:
-        super().__init__(groups, {"lr": 0.0, "momentum": momentum, "weight_decay": weight_decay})
+    def __init__(self, parameters: Sequence[nn.Parameter], settings: Settings) -> None:
+        self.parameters, self.settings = list(parameters), settings
+        self.means = [torch.zeros_like(p) for p in parameters]
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
-        for group in self.param_groups:
-            for p in group["params"]:
-                if p.grad is None:
-                    continue
-                state = self.state[p]
-                if not state:
-                    state["momentum"] = torch.zeros_like(p)
-                mean = state["momentum"].lerp_(p.grad, 1 - group["momentum"])
-                update = p.grad.lerp(mean, group["momentum"]).reshape(len(p), -1)
-                update = orthogonalise(update) * max(1, update.shape[0] / update.shape[1]) ** 0.5
-                p.mul_(1 - group["lr"] * group["weight_decay"])
-                p.add_(update.view_as(p), alpha=-group["lr"])
+    def step(self, share: float) -> None:
+        momentum, lr = self.settings.momentum, self.settings.muon_lr * share
+        gradients = _gradients(self.parameters)
+        for p, gradient, mean in zip(self.parameters, gradients, self.means, strict=True):
+            mean.lerp_(gradient, 1 - momentum)
+            update = gradient.lerp(mean, momentum).reshape(len(p), -1)
+            update = orthogonalise(update) * max(1, update.shape[0] / update.shape[1]) ** 0.5
+            p.mul_(1 - lr * self.settings.weight_decay)
+            p.add_(update.view_as(p), alpha=-lr)
+
+    def state(self) -> dict[str, list[Tensor]]:
+        return {"means": self.means}
 
 
 def orthogonalise(matrix: Tensor, iterations: int = 4) -> Tensor:

@@ -9,6 +9,7 @@ other is its complement.
 from __future__ import annotations
 
 import gzip
+from collections.abc import Callable
 from pathlib import Path
 
 from hilum.datasets.sources.listing import Listing, Request, common_folder
@@ -138,7 +139,7 @@ def _label(there: set[str], finding: str, against_all: bool) -> str:
     return NOTHING if there == {NOTHING} else ""
 
 
-def _official(folder: Path):  # type: ignore[no-untyped-def]
+def _official(folder: Path) -> Callable[[str], str]:
     """``part(stem)`` by the official lists beside the table; ``""`` where there is none."""
     train, test = _listed(folder, "train_val_list"), _listed(folder, "test_list")
 

@@ -25,11 +25,11 @@ MARGINS = {
 }
 #: What the measures are, for people.
 WORDS = {
-    "val_accuracy": "validation accuracy, last epoch",
-    "val_auroc": "validation AUROC, last epoch",
-    "val_loss": "validation loss, last epoch",
-    "curve_loss": "training loss, mean over epochs",
-    "curve_val_loss": "validation loss, mean over epochs",
+    "val_accuracy": "val. accuracy at the end",
+    "val_auroc": "val. AUROC at the end",
+    "val_loss": "val. loss at the end",
+    "curve_loss": "training loss over the epochs",
+    "curve_val_loss": "val. loss over the epochs",
 }
 CONFIDENCE = 0.90  # of the interval that goes with two one-sided tests at 5 %
 

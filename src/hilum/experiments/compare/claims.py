@@ -80,7 +80,7 @@ def _convolution(comparison: Comparison) -> Row:
     if not shares:
         return claim, "not measured", "no breakdown was made"
     most = all(_largest(comparison, name) == "convolution" for name in shares)
-    verdict = "held" if most else "not everywhere"
+    verdict = "held" if most else "in part"
     return claim, verdict, _list(shares, "of a step")
 
 
@@ -100,7 +100,7 @@ def _no_threat(comparison: Comparison) -> Row:
     }
     if not shares:
         return claim, "not measured", "no place here moves data or synchronises"
-    verdict = "held" if max(shares.values()) < 0.1 else "not everywhere"
+    verdict = "held" if max(shares.values()) < 0.1 else "in part"
     return claim, verdict, _list(shares, "of a step is transfer and exchange of gradients")
 
 
@@ -116,7 +116,7 @@ def _pays(comparison: Comparison) -> Row:
             pays = "paid from the start"
         said.append(f"{escape(row['place'])}: {row['setup_more']:+.1f} s, {pays}")
     held = all(row["epochs"] is not None for row in rows)
-    return claim, "held" if held else "not everywhere", "; ".join(said)
+    return claim, "held" if held else "in part", "; ".join(said)
 
 
 def _shares(comparison: Comparison, *parts: str) -> dict[str, float]:

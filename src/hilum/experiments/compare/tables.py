@@ -59,8 +59,9 @@ class Table:
             for line in (heads, ["---"] + ["--:"] * (len(heads) - 1), *shown):
                 stream.write("| " + " | ".join(line) + " |\n")
 
-    def html(self, kind: str = "tall") -> str:
-        """For the report: the paper's value in small type beneath ours."""
+    def html(self, kind: str = "tall", *, without: tuple[str, ...] = ()) -> str:
+        """For the report: the paper's value in small type beneath ours; some columns left out."""
+        kept = [k for k, head in enumerate(self.heads) if head not in without]
         rows = []
         for k, row in enumerate(self.rows):
             cells = [escape(text) for text in self._shown(row)]
@@ -70,8 +71,8 @@ class Table:
                     f"{ours}<i>{escape(text)}</i>"
                     for ours, text in zip(cells[1:], theirs[1:], strict=True)
                 ]
-            rows.append(cells)
-        return report.table([escape(head) for head in self.heads], rows, kind=kind)
+            rows.append([cells[i] for i in kept])
+        return report.table([escape(self.heads[i]) for i in kept], rows, kind=kind)
 
     def _paper_row(self, k: int) -> list[Cell]:
         assert self.beside is not None
@@ -206,19 +207,19 @@ def places_table(comparison: Comparison) -> Table:
     baselines = comparison.baselines
     heads = (
         "place", "status", "precision", "threads", "s an epoch", "ms a step", "films/s",
-        "set-up s", "memory MiB", *(f"× {over}" for over in baselines),
+        "set-up s", "memory MiB", *(f"× {over}" for over in baselines), "remark",
     )  # fmt: skip
     rows: list[list[Cell]] = []
     for name, at in comparison.places.items():
         if at.status != "done":
-            rows.append([name, f"not measured: {at.reason}", *[None] * (len(heads) - 2)])
+            rows.append([name, "not measured", *[None] * (len(heads) - 3), at.reason])
             continue
         ratios = [comparison.speed_up(name, over) for over in baselines]
         memory = [found["peak_memory_mib"] for found in at.found.values()]
         rows.append(
             [
                 name,
-                "measured" if not at.reason else f"measured in part: {at.reason}",
+                "in part" if at.reason else "measured",
                 precision_of(at),
                 at.environment["processes"] * at.environment["threads"],
                 float(at.times("epoch").mean()),
@@ -227,9 +228,10 @@ def places_table(comparison: Comparison) -> Table:
                 at.setup(),
                 max(memory),
                 *(None if r is None else r["ratio"] for r in ratios),
+                at.reason,
             ]
         )
-    forms = ("", "", "", "", ".1f", ".1f", ".1f", ".1f", ",.0f", *[".2f"] * len(baselines))
+    forms = ("", "", "", "", ".1f", ".1f", ".1f", ".1f", ",.0f", *[".2f"] * len(baselines), "")
     return Table("places", "Places", heads, rows, forms)
 
 

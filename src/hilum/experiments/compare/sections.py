@@ -1,0 +1,306 @@
+"""The sections of a comparison's report, each one question."""
+
+from __future__ import annotations
+
+from html import escape
+
+from hilum import report
+from hilum.experiments import paper
+from hilum.experiments.compare import claims
+from hilum.experiments.compare.agreement import WORDS, Equivalence, spread
+from hilum.experiments.compare.comparison import Comparison
+from hilum.experiments.compare.tables import Table, paper_tables, precision_of
+from hilum.report import Section
+
+VERDICTS = {
+    "alike": "<b>alike</b>",
+    "different": "<b>different</b>",
+    "open": "open",
+    "not tested": "not tested",
+}
+
+
+def sections(
+    comparison: Comparison, made: dict[str, Table], drawn: dict[str, str]
+) -> list[Section]:
+    """The sections of the report, in the order in which readers look."""
+    found = [
+        claims.section(comparison),
+        places(comparison, made),
+        speed(comparison, made, drawn),
+        convergence(comparison, made, drawn),
+        where_time_goes(comparison, drawn),
+        setting_up(comparison),
+        one_by_one(made),
+        method(comparison),
+    ]
+    return [section for section in found if section is not None]
+
+
+def between(ratio: dict[str, float | None]) -> str:
+    """The 95 % interval in words; empty where there is none."""
+    low, high = ratio["low"], ratio["high"]
+    return "" if low is None or high is None else f"{low:.2f} to {high:.2f}"
+
+
+def places(comparison: Comparison, made: dict[str, Table]) -> Section:
+    """Which places there were, on which machine."""
+    first = next(iter(comparison.measured.values())).environment
+    rows = [
+        ["processor", escape(str(first["processor"])), escape(paper.MACHINE["processor"])],
+        ["cores", f"{first['cores']} granted", paper.MACHINE["cores"]],
+        ["memory", f"{first['memory_gib']} GiB", "not named"],
+        ["GPU", _gpu(comparison), escape(paper.MACHINE["gpu"])],
+        [
+            "software",
+            escape(f"hilum {first['hilum']}, torch {first['torch']}, Python {first['python']}"),
+            escape(paper.MACHINE["software"]),
+        ],
+    ]
+    body = (
+        made["places"].html(kind="", without=("remark",))
+        + "<p>A speed-up is the baseline's mean seconds an epoch over the place's. Set-up runs "
+        "from the start of the process to its first step, with films decoded beforehand; memory is "
+        "the largest resident set of one process.</p><h3>The machine</h3>"
+        + report.table(["", "here", "the paper's"], rows, kind="text")
+    )
+    return Section("Places", body, "places")
+
+
+def _gpu(comparison: Comparison) -> str:
+    names = {str(at.environment["gpu"]) for at in comparison.measured.values()
+             if "gpu" in at.environment}  # fmt: skip
+    return escape(", ".join(sorted(names))) if names else "none was measured"
+
+
+def speed(comparison: Comparison, made: dict[str, Table], drawn: dict[str, str]) -> Section:
+    """Ratios with their spread, and tables and figures of time."""
+    rows = [
+        [
+            escape(r["place"]),
+            escape(r["over"]),
+            r["by"],
+            f"<b>{r['ratio']:.2f}</b>",
+            between(r) or "–",
+            f"{r['least']:.2f} to {r['most']:.2f}",
+            str(r["n"]),
+        ]
+        for r in comparison.ratios()
+    ]
+    heads = ["place", "over", "by", "times as fast", "95 % interval", "least to most", "pairs"]
+    body = ""
+    if "speed-up" in drawn:
+        body += report.figure(
+            drawn["speed-up"],
+            "How many times as fast: the ratio of mean times (dot), its 95 % interval (thick) and "
+            "all ratios paired by seed and epoch (thin).",
+            "fig-speed",
+            wide=True,
+        )
+        body += report.table(heads, rows)
+    body += _own_and_paper(comparison, made["table-5"], "paper-5")
+    for number, key, words in (
+        (7, "figure-7", "Mean time of a training step in each epoch"),
+        (8, "figure-8", "Time of each epoch, training and validation"),
+    ):
+        body += report.figure(
+            drawn[key], f"Figure {number}. {words}. The scale is logarithmic.", key, wide=True
+        )
+    return Section("How fast", body, "speed")
+
+
+def _own_and_paper(comparison: Comparison, table: Table, key: str) -> str:
+    """A table of ours, and the paper's of the same number to unfold."""
+    body = f"<h3>{escape(table.title)}</h3>{table.html(kind='')}"
+    if comparison.recipe.network.name == "paper2021":
+        theirs = paper_tables()[key]
+        body += (
+            f"<details><summary>{escape(theirs.title)}</summary>{theirs.html(kind='')}</details>"
+        )
+    return body
+
+
+def convergence(comparison: Comparison, made: dict[str, Table], drawn: dict[str, str]) -> Section:
+    """Curves, equivalence tests and flipped decisions."""
+    body = ""
+    if any(comparison.equivalences.values()):
+        rows = [
+            [
+                escape(name),
+                WORDS[measure],
+                f"{found.difference:+.4f}",
+                _interval(found),
+                f"± {found.margin:g}",
+                VERDICTS[found.verdict],
+            ]
+            for name, by_measure in comparison.equivalences.items()
+            for measure, found in by_measure.items()
+        ]
+        body += (
+            f"<p>Each place against {escape(comparison.baseline)}, paired by seed. Two places "
+            "converge alike where the 90 % interval of their difference lies within a margin that "
+            "was stated before (two one-sided tests at 5 %), and differ where it lies wholly outside; "
+            "else the question stays open. That no difference was seen would not do: with few runs "
+            "none is seen. One seed has no spread and cannot be tested.</p>"
+            + report.figure(
+                drawn["agreement"],
+                "Differences from the baseline over paired seeds, with 90 % intervals.",
+                "fig-agreement",
+                wide=True,
+            )
+            + report.table(
+                ["place", "measure", "difference", "90 % interval", "margin", "verdict"],
+                rows,
+                kind="text",
+            )
+            + _spread(comparison)
+            + _flips(comparison)
+        )
+    for number, key, words in ((5, "figure-5", "The loss"), (6, "figure-6", "The accuracy")):
+        body += report.figure(
+            drawn[key],
+            f"Figure {number}. {words} over the epochs: training dashed, as the films were learnt "
+            "from (augmented; the loss with class weights); validation solid, with the span of the "
+            "seeds.",
+            key,
+            wide=True,
+        )
+    body += _own_and_paper(comparison, made["table-3"], "paper-3")
+    body += _own_and_paper(comparison, made["table-4"], "paper-4")
+    return Section("Do they converge alike?", body, "convergence")
+
+
+def _interval(found: Equivalence) -> str:
+    return "–" if found.low is None else f"{found.low:+.4f} to {found.high:+.4f}"
+
+
+def _spread(comparison: Comparison) -> str:
+    found = spread(comparison.places[comparison.baseline].epochs)
+    if not found:
+        return "<p>One seed was run: what a change of seed does is not known here.</p>"
+    words = ", ".join(f"{WORDS[name]} {value:.4f}" for name, value in found.items())
+    return (
+        f"<p>What a change of seed does at {escape(comparison.baseline)} (standard deviation over "
+        f"{len(comparison.places[comparison.baseline].epochs)} seeds): {words}.</p>"
+    )
+
+
+def _flips(comparison: Comparison) -> str:
+    films = comparison.validation_films
+
+    def row(what: str, counts: list[int]) -> list[str]:
+        if not counts:
+            return [what, "–", "–", "–"]
+        mean = sum(counts) / len(counts)
+        return [
+            what,
+            f"{mean:.1f}",
+            f"{min(counts)} to {max(counts)}",
+            f"{100 * mean / max(1, films):.2f} %",
+        ]
+
+    rows = [
+        row(f"{escape(name)} against {escape(comparison.baseline)}, same seed", counts)
+        for name, counts in comparison.flips.items()
+    ]
+    rows.append(row(f"another seed, {escape(comparison.baseline)}", comparison.flips_by_seed))
+    heads = [f"decided otherwise, of {films:,} validation films", "mean", "least to most", "share"]
+    return (
+        "<h3>Decisions flipped</h3><p>Films that the finished models decide otherwise at "
+        "probability one half, beside what another seed alone flips.</p>"
+        + report.table(heads, rows)
+    )
+
+
+def where_time_goes(comparison: Comparison, drawn: dict[str, str]) -> Section | None:
+    """The parts of a step."""
+    looked = {
+        name: at.parts.found
+        for name, at in comparison.measured.items()
+        if at.parts is not None and at.parts.found
+    }
+    if not looked:
+        return None
+    names = list(next(iter(looked.values()))["parts"])
+    rows = [
+        [escape(name), *(f"{found['parts'][p]:.1f}" for p in names), f"{found['ms_per_step']:.1f}"]
+        for name, found in looked.items()
+    ]
+    methods = "; ".join(
+        f"{escape(name)}: {escape(found['method'])}, {found['steps']} "
+        f"{'step' if found['steps'] == 1 else 'steps'}"
+        for name, found in looked.items()
+    )
+    body = (
+        report.figure(drawn["parts"], "Where the time of a training step goes.", "fig-parts",
+                      wide=True)
+        + report.table(["ms a step", *names, "whole, unwatched"], rows)
+        + "<p>Data: the network waits while films are gathered, augmented and scaled. Transfer: to "
+        "and from another device. Convolution includes ReLU and pooling where hilum's kernels do "
+        "them in the same pass. Exchange: what sharing gradients adds to a step. Measured on steps "
+        f"of their own, not in the timed epochs ({methods}).</p>"
+    )  # fmt: skip
+    return Section("Where the time goes", body, "parts")
+
+
+def setting_up(comparison: Comparison) -> Section | None:
+    """Set-up, and when it has paid."""
+    base = comparison.places[comparison.baseline]
+    rows = [[f"{escape(comparison.baseline)} (baseline)", f"{base.setup():.1f}", "", "", ""]]
+    for row in comparison.break_even():
+        epochs = row["epochs"]
+        pays = "never" if epochs is None else "from the start" if epochs == 0 else (
+            f"after {epochs:,} epoch{'s' if epochs > 1 else ''}")  # fmt: skip
+        rows.append(
+            [
+                escape(row["place"]),
+                f"{row['setup_seconds']:.1f}",
+                f"{row['setup_more']:+.1f}",
+                f"{row['saved_an_epoch']:+.1f}",
+                pays,
+            ]
+        )
+    if len(rows) == 1:
+        return None
+    heads = ["place", "set-up s", "more than the baseline's", "s saved an epoch", "pays"]
+    return Section("Setting up, and when it pays", report.table(heads, rows), "setup")
+
+
+def one_by_one(made: dict[str, Table]) -> Section:
+    """Tables 1 and 2."""
+    body = "".join(
+        f"<h3>{escape(made[name].title)}</h3>{made[name].html()}" for name in ("table-1", "table-2")
+    )
+    return Section("Epoch by epoch", body, "epochs")
+
+
+def method(comparison: Comparison) -> Section:
+    """How it was measured."""
+    at = next(iter(comparison.measured.values()))
+    body = (
+        "<p>Every run was a process of its own, one after another, the seeds taking turns over the "
+        "places. All began from the same weights for a seed and saw the same films in the same "
+        "order with the same augmentation. Films were decoded once, before any run, and lie in "
+        "memory. An epoch's seconds hold training and validation; a step's milliseconds training "
+        "alone. The training loss is weighted by class and augmented, so it does not compare with "
+        "the validation loss.</p>"
+        "<p>Speed-ups are ratios of mean times, with a percentile bootstrap over pairs of epochs "
+        "(same seed, same number). A neighbour on the machine can make any epoch slower: least and "
+        "most are told for that reason.</p>"
+        "<p>Validation losses and accuracies are at probability one half of the network's own "
+        "output, as Keras counts them. The decisions that are compared are those of the exported "
+        "graphs.</p>"
+        f"<p>Recipe digest <code>{comparison.recipe.digest}</code>, films' digest "
+        f"<code>{comparison.manifest.digest[:16]}</code>, {precision_of(at)} on "
+        f"{escape(at.name)}. Again: <code>{escape(again(comparison))}</code></p>"
+    )
+    return Section("How this was measured", body, "method")
+
+
+def again(comparison: Comparison) -> str:
+    """The command line that would do it again, in the comparison's folder."""
+    on = " ".join(f"--on {name}" for name in comparison.places)
+    return (
+        f"hilum compare films.csv --recipe recipe.toml {on} --seeds {len(comparison.seeds)}"
+        f" --baseline {comparison.baseline}"
+    )
