@@ -30,8 +30,13 @@ def files(root: Path, folder: str) -> list[Path]:
     return sorted(path for path in root.rglob(f"{folder}/*"))
 
 
+def films_in(root: Path) -> list[Path]:
+    """All files but the one that says what they are."""
+    return [path for path in root.rglob("*") if path.is_file() and path.name != "about.json"]
+
+
 def content(root: Path) -> dict[str, bytes]:
-    return {p.relative_to(root).as_posix(): p.read_bytes() for p in root.rglob("*") if p.is_file()}
+    return {p.relative_to(root).as_posix(): p.read_bytes() for p in films_in(root)}
 
 
 # One film
@@ -120,7 +125,7 @@ def kermany(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_names_and_folders_are_kermanys(kermany: Path) -> None:
-    paths = [p.relative_to(kermany) for p in kermany.rglob("*") if p.is_file()]
+    paths = [p.relative_to(kermany) for p in films_in(kermany)]
     assert len(paths) == 240
     assert {p.parts[:2] for p in paths} == {
         (part, label) for part in ("train", "test") for label in ("NORMAL", "PNEUMONIA")
@@ -215,7 +220,7 @@ def test_a_planted_shortcut_tells_the_class_outside_the_test_part(
 
 def test_flat_has_class_folders_and_mendeleys_names(tmp_path: Path) -> None:
     root = make(tmp_path / "set", patients=12, layout="flat", **TINY)
-    assert {p.name for p in root.iterdir()} == {"NORMAL", "PNEUMONIA"}
+    assert {p.name for p in root.iterdir() if p.is_dir()} == {"NORMAL", "PNEUMONIA"}
     for path in files(root, "PNEUMONIA"):
         agent, patient, film = path.stem.split("-")
         assert agent in ("BACTERIA", "VIRUS") and len(patient) == 7 and len(film) == 4
@@ -224,11 +229,11 @@ def test_flat_has_class_folders_and_mendeleys_names(tmp_path: Path) -> None:
 def test_parts_can_be_named_or_left_out(tmp_path: Path) -> None:
     parts = {"train": 0.7, "val": 0.1, "test": 0.2}
     root = make(tmp_path / "a", patients=20, parts=parts, **TINY)
-    assert {p.name for p in root.iterdir()} == set(parts)
+    assert {p.name for p in root.iterdir() if p.is_dir()} == set(parts)
     for part in parts:
         assert files(root / part, "NORMAL") and files(root / part, "PNEUMONIA")
     root = make(tmp_path / "b", patients=6, parts={}, **TINY)
-    assert {p.name for p in root.iterdir()} == {"NORMAL", "PNEUMONIA"}
+    assert {p.name for p in root.iterdir() if p.is_dir()} == {"NORMAL", "PNEUMONIA"}
 
 
 def test_films_of_the_dicom_layout_are_valid_radiographs(tmp_path: Path) -> None:
@@ -270,7 +275,7 @@ def test_films_of_the_dicom_layout_are_valid_radiographs(tmp_path: Path) -> None
 
 def test_mixed_formats_lie_side_by_side(tmp_path: Path) -> None:
     root = make(tmp_path / "set", films=24, formats=("jpeg", "png", "dicom"), **TINY)
-    endings = [p.suffix for p in root.rglob("*") if p.is_file()]
+    endings = [p.suffix for p in films_in(root)]
     assert set(endings) == {".jpeg", ".png", ".dcm"}
 
 

@@ -523,3 +523,10 @@ def test_no_identifier_leaves_the_header(caplog: pytest.LogCaptureFixture) -> No
             shown += [repr(error), str(error), error.text]
     text = " ".join(shown) + caplog.text
     assert not re.search(r"geheim|secret|4711|1977|anna", text, re.IGNORECASE)
+
+
+def test_a_needed_element_of_an_unknown_kind_is_corrupt() -> None:
+    """Found by mutation: pydicom raises NotImplementedError while such an element is replaced."""
+    data = dicoms.film(SMALL)
+    at = data.index(b"\x28\x00\x01\x01US")
+    assert code_of(data[: at + 4] + b"U\xd3" + data[at + 6 :]) == "corrupt"

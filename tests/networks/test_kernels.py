@@ -292,8 +292,8 @@ class TestAbsent:
         assert found is None and said in reason
 
     def test_a_compiler_that_fails_leaves_nothing_behind(self, tmp_path, monkeypatch):
-        monkeypatch.setattr(library, "SOURCE", tmp_path / "broken.cpp")
-        library.SOURCE.write_text("this is no program")
+        monkeypatch.setattr(library, "FOLDER", tmp_path)
+        (tmp_path / "kernels.cpp").write_text("this is no program")
         if library.shutil.which("g++") is None:
             pytest.skip("needs g++")
         with pytest.raises(library.Unavailable, match="could not build"):
@@ -305,9 +305,9 @@ class TestAbsent:
 class TestLibrary:
     def test_two_that_build_at_once_both_get_it(self, tmp_path, monkeypatch):
         monkeypatch.setenv("HILUM_CACHE", str(tmp_path))
-        monkeypatch.setattr(library, "SOURCE", tmp_path / "small.cpp")
-        monkeypatch.setattr(library, "HEADER", library.SOURCE)
-        library.SOURCE.write_text('extern "C" int answer() { return 42; }')
+        monkeypatch.setattr(library, "FOLDER", tmp_path)
+        small = 'extern "C" __attribute__((visibility("default"))) int answer() { return 42; }'
+        (tmp_path / "kernels.cpp").write_text(small)
         found: list[Path] = []
 
         def build() -> None:

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from hilum.errors import UsageError
+from hilum.training import optimiser
 from hilum.training.learner import TorchLearner, class_weights
 from hilum.training.loop import Epoch, fit, steps_in_epoch
 from hilum.training.parts import Films
@@ -53,6 +54,7 @@ def test_it_goes_the_way_that_torch_goes(small: Recipe) -> None:
     fast = TorchLearner(small, CPU, weights)
     fast.model.double()
     fast.dtype, fast.weights = torch.float64, fast.weights.double()
+    fast.optimisers = optimiser.make(fast.model, small.optimiser)
     ours, epochs = losses_of(ReferenceLearner(small, weights), small, films)
     theirs, _ = losses_of(fast, small, films)
     assert len(ours) == 2 * steps_in_epoch(18, small)

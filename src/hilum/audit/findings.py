@@ -79,8 +79,8 @@ def _patients(manifest: Manifest) -> Iterator[Finding]:
             f"{_count(torn, 'patient')} in two parts",
             "Films of one patient resemble each other. A model that has learnt one of them knows "
             "the others, so figures on validation and test are too good.",
-            "Draw the parts anew by patient: index the films without their parts "
-            "(hilum index --validation 0.15 --test 0.15), or move each patient into one part.",
+            "Move each patient into one part. Or put all films into one folder without parts: then "
+            "hilum draws them by patient.",
             {"patients": len(torn), "films": films},
             tuple(
                 f"{leak.patient}: " + ", ".join(

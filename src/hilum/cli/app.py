@@ -20,6 +20,7 @@ COMMANDS = {
     "train": ("hilum.cli.train:train", "Train a model by a recipe, or resume a run."),
     "evaluate": ("hilum.cli.evaluate:evaluate", "Metrics, figures and a report for a model."),
     "compare": ("hilum.cli.compare:compare", "The same training in several places, timed."),
+    "reproduce": ("hilum.cli.reproduce:reproduce", "The paper from start to end, ours beside it."),
     "get": ("hilum.cli.get:get", "Fetch a published data set."),
     "doctor": ("hilum.cli.doctor:doctor", "What is here, and what is missing."),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import click
@@ -14,7 +15,7 @@ from hilum.cli.display import print_json
 @click.argument("data", nargs=-1, metavar="DATA...")
 @click.option("--recipe", default="fast", show_default=True, metavar="NAME|FILE", help="How.")
 @click.option("--on", metavar="PLACE", help="Where: cpu, cpu:2, cpu:2x1, cuda, reference, ...")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of everything random.")
+@click.option("--seed", type=int, help="Of everything random (default: the recipe's, 0).")
 @click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Change the recipe.")
 @click.option("--resume", type=click.Path(), metavar="RUN", help="Go on with a run folder.")
 @options.out
@@ -24,7 +25,7 @@ def train(
     data: tuple[str, ...],
     recipe: str,
     on: str | None,
-    seed: int,
+    seed: int | None,
     changes: tuple[str, ...],
     resume: str | None,
     out: str | None,
@@ -56,6 +57,8 @@ def train(
         run = training.train(
             manifest, recipe, on=on, seed=seed, out=out, overrides=changes, progress=progress
         )
+    if os.environ.get("RANK", "0") != "0":
+        return  # one of torchrun's processes: the first one speaks for all
     if as_json:
         print_json(
             {

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from hilum.datasets import classes, split
+from hilum.datasets import classes, provenance, split
 from hilum.datasets.manifest import PARTS, Manifest, is_manifest
 from hilum.datasets.sources import class_folders, dicom, medmnist, nih, openi, rsna, table
 from hilum.datasets.sources.listing import Listing, Request, common_folder, existing
@@ -72,7 +72,9 @@ def index(
     where = ", ".join(str(path) for path in paths)
     if not listing.file:
         raise Refused(f"no films: {where}. {len(listing.stray)} other files are there.")
+    listing.stray = [name for name in listing.stray if name != provenance.FILE]
     manifest = _labelled(listing, positive, task, where)
+    manifest.notes.update(provenance.about(paths, chosen, listing.file))
     manifest.notes["kind"] = chosen
     manifest.notes["sources"] = [str(path) for path in paths]
     return _parted(manifest, validation, test, draw, allow_leak)

@@ -22,13 +22,22 @@ from PIL import Image
 from hilum.datasets.anatomy import Patient, Shadow
 from hilum.datasets.exposure import draw, expose, grey, own_pattern
 from hilum.datasets.opacity import PATTERNS
+from hilum.datasets.provenance import FILE
 from hilum.errors import UsageError, nearest
 from hilum.progress import SILENT, Progress
-from hilum.storage import new_folder
+from hilum.storage import new_folder, write_json
 
 __all__ = ["PATTERNS", "SHORTCUTS", "Patient", "draw", "make"]
 
 Layout = Literal["kermany", "flat", "dicom"]
+#: What ``make`` says of its films in their folder, so that cards and reports say it too.
+ABOUT = {
+    "source": "made up by hilum: films drawn by a program",
+    "licence": "none needed",
+    "population": "nobody: the films are made up",
+    "reference_standard": "whether a pneumonia was drawn into the film",
+}
+
 SHORTCUTS = ("quality", "profile", "shape", "size")
 _AGENT = {"patchy": "bacteria", "lobar": "bacteria", "interstitial": "virus", "perihilar": "virus"}
 
@@ -105,6 +114,7 @@ def make(
     if parts is None:
         parts = {"train": 0.8, "test": 0.2} if layout == "kermany" else {}
     root = new_folder(folder)
+    write_json(root / FILE, ABOUT)
     planned = list(
         _planned(films, patients, seed, size, formats, layout, parts, positives, shortcut)
     )

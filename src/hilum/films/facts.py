@@ -154,7 +154,7 @@ def _of_png(data: bytes) -> FileFacts:
     while position + 8 <= len(data):
         length, kind = struct.unpack_from(">I4s", data, position)
         body = data[position + 8 : position + 8 + length]
-        if kind == b"IHDR" and length == 13:
+        if kind == b"IHDR" and len(body) == 13:
             interlaced = bool(body[12])
         elif kind == b"iCCP":
             profile = _inflated(body[body.find(b"\0") + 2 :])

@@ -231,6 +231,7 @@ def decoded() -> Iterator[Sample]:
 
 
 def picture() -> np.ndarray:
+    """What every sample shows: (32, 32) uint16."""
     y, x = np.mgrid[0:32, 0:32]
     return (x * x + 3 * y * y).astype(np.uint16)
 

@@ -26,10 +26,11 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import wait
 from typing import Any
 
 from hilum.errors import HilumError, Refused, UnreadableFilm, UsageError
+from hilum.films.wire import Wire
 from hilum.machine import thread_settings
 
 Function = Callable[[Any], Any]
@@ -39,9 +40,11 @@ SECONDS = 60.0
 MEMORY = 4 << 30
 
 _START = "import sys; from hilum.films.workers import serve; serve(*map(int, sys.argv[1:]))"
-_AT = struct.Struct("qd")  # which item of its batch a worker is at, and since when (monotonic)
-_TOGETHER = 4  # answers sent in one message, unless the first has waited this long:
+# Which item of its batch a worker is at (-1: none yet), and since when (monotonic).
+_AT = struct.Struct("qd")
+_TOGETHER = 16  # answers sent in one message, unless the first has waited this long:
 _PATIENCE = 0.1  # seconds
+_START_SECONDS = 300.0  # to start and to import what the function needs, on however busy a machine
 
 
 class Workers:
@@ -137,17 +140,17 @@ class Workers:
                     busy.append(worker)
                 if not busy:
                     return
-                deadline = min(worker.at()[1] for worker in busy) + self.seconds
+                deadline = min(worker.deadline(self.seconds) for worker in busy)
                 silence = min(1.0, max(0.01, deadline - time.monotonic()))
-                heard = wait([worker.connection for worker in busy], silence)
+                heard = wait([worker.wire.end for worker in busy], silence)
                 for worker in list(busy):
                     lost = None
-                    if worker.connection in heard:
+                    if worker.wire.end in heard:
                         try:
                             yield from worker.hear()
                         except (EOFError, OSError, pickle.UnpicklingError):
                             lost = UnreadableFilm("crashed", "the decoder crashed on this file")
-                    elif time.monotonic() > worker.at()[1] + self.seconds:
+                    elif time.monotonic() > worker.deadline(self.seconds):
                         lost = UnreadableFilm(
                             "timeout", f"decoding took longer than {self.seconds:g} seconds"
                         )
@@ -164,18 +167,19 @@ class Workers:
 
     def _bury(self, worker: _Worker, lost: UnreadableFilm, tasks: _Tasks) -> Iterator[Task]:
         """Blame the film it was at; what it had not answered otherwise is done again."""
-        at = worker.at()[0] - worker.heard
+        place, _ = worker.at()
         worker.kill()
         self._workers.remove(worker)
-        if not worker.ready:
+        if place < 0:
             raise Refused(
                 "worker processes cannot start here: exit code "
                 f"{worker.process.returncode}. Go on without them: --workers 0."
             )
         left = list(worker.batch)
-        tasks.again.extend(task for place, task in enumerate(left) if place != at)
-        if 0 <= at < len(left):
-            yield left[at][0], lost
+        blamed = place - worker.heard
+        tasks.again.extend(task for number, task in enumerate(left) if number != blamed)
+        if 0 <= blamed < len(left):
+            yield left[blamed][0], lost
 
 
 class _Tasks:
@@ -211,7 +215,7 @@ class _Worker:
         environment = {**os.environ, **thread_settings(1)}
         environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
         with theirs, tempfile.TemporaryFile() as board:
-            board.write(_AT.pack(0, time.monotonic()))
+            board.write(_AT.pack(-1, time.monotonic()))
             board.flush()
             self._board = mmap.mmap(board.fileno(), _AT.size)
             ends = (theirs.fileno(), board.fileno())
@@ -223,42 +227,43 @@ class _Worker:
                 stdout=subprocess.DEVNULL,  # codecs write there as they please
                 stderr=subprocess.DEVNULL,
             )
-        self.connection = Connection(ours.detach())
-        self.connection.send(memory)
+        self.wire = Wire(ours)
+        self.wire.send(memory)
         self.batch: deque[Task] = deque()
         self.heard = 0  # answers of this batch so far
-        self.ready = False
         self._function = b""
 
     def at(self) -> tuple[int, float]:
         """Which item of its batch the worker is at, and since when."""
         return _AT.unpack_from(self._board)
 
+    def deadline(self, seconds: float) -> float:
+        """When it must have finished the item it is at."""
+        place, since = self.at()
+        return since + (seconds if place >= 0 else max(seconds, _START_SECONDS))
+
     def give(self, function: bytes, batch: list[Task]) -> None:
         self.batch.extend(batch)
         self.heard = 0
-        _AT.pack_into(self._board, 0, 0, time.monotonic())
+        _AT.pack_into(self._board, 0, -1, time.monotonic())
         with contextlib.suppress(OSError):  # it died just now: noticed where it is listened to
             if function != self._function:
-                self.connection.send_bytes(function)
+                self.wire.send(("function", function))
                 self._function = function
-            self.connection.send_bytes(pickle.dumps([item for _, item in batch], protocol=5))
+            self.wire.send(("items", [item for _, item in batch]))
 
     def hear(self) -> Iterator[Task]:
-        """The answers in the next message; none where it only says that it is up."""
-        kind, content = pickle.loads(self.connection.recv_bytes())
-        if kind == "ready":
-            self.ready = True
-        elif kind == "defect":
+        """The answers in the next message."""
+        kind, content = self.wire.receive()
+        if kind == "defect":
             raise content
-        else:
-            for answer in content:
-                number, _ = self.batch.popleft()
-                self.heard += 1
-                yield number, answer
+        for answer in content:
+            number, _ = self.batch.popleft()
+            self.heard += 1
+            yield number, answer
 
     def kill(self) -> None:
-        self.connection.close()
+        self.wire.close()
         self.process.kill()
         self.process.wait()
 
@@ -271,36 +276,41 @@ def serve(descriptor: int, board_descriptor: int) -> None:
     """A worker's life: a function, then batches and answers, until the end of file."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     board = mmap.mmap(board_descriptor, _AT.size)
-    with Connection(descriptor) as connection, contextlib.suppress(EOFError, BrokenPipeError):
-        memory = connection.recv()
-        connection.send_bytes(pickle.dumps(("ready", None)))
+    wire = Wire(socket.socket(fileno=descriptor))
+    with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
+        memory = wire.receive()
         function: Function | None = None
         while True:
-            message = pickle.loads(connection.recv_bytes())
-            if callable(message):
-                if function is None:
+            kind, content = wire.receive()
+            if kind == "function":
+                first, function = function is None, pickle.loads(content)
+                if first:
                     bound_memory(memory)  # only now all that the function needs is imported
-                function = message
                 continue
             assert function is not None
-            answers: list[Any] = []
-            sent = time.monotonic()
             try:
-                for place, item in enumerate(message):
-                    now = time.monotonic()
-                    if answers and (len(answers) >= _TOGETHER or now > sent + _PATIENCE):
-                        connection.send_bytes(pickle.dumps(("answers", answers), protocol=5))
-                        answers, sent = [], now
-                    _AT.pack_into(board, 0, place, now)
-                    answers.append(_answer(function, item))
-                connection.send_bytes(pickle.dumps(("answers", answers), protocol=5))
-            except HilumError as error:
-                connection.send_bytes(pickle.dumps(("defect", error)))
-            except (EOFError, BrokenPipeError):
+                for answers in _batch(function, content, board):
+                    wire.send(("answers", answers))
+            except (EOFError, BrokenPipeError, ConnectionResetError):
                 raise
+            except HilumError as error:
+                wire.send(("defect", error))
             except Exception:
-                defect = WorkerDefect(traceback.format_exc())
-                connection.send_bytes(pickle.dumps(("defect", defect)))
+                wire.send(("defect", WorkerDefect(traceback.format_exc())))
+
+
+def _batch(function: Function, items: list[Any], board: mmap.mmap) -> Iterator[list[Any]]:
+    """Answers to the items, a few at a time; the board says which item is at work."""
+    answers: list[Any] = []
+    sent = time.monotonic()
+    for place, item in enumerate(items):
+        now = time.monotonic()
+        if answers and (len(answers) >= _TOGETHER or now > sent + _PATIENCE):
+            yield answers
+            answers, sent = [], now
+        _AT.pack_into(board, 0, place, now)
+        answers.append(_answer(function, item))
+    yield answers
 
 
 def _answer(function: Function, item: Any) -> Any:

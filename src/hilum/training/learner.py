@@ -131,15 +131,12 @@ class TorchLearner:
         x, y = self.prepare(mine if len(mine) else batch[:1])
         with self._threads():
             loss = self.loss(x, y, len(batch)) * (1.0 if len(mine) else 0.0)
-            for one in self.optimisers:
-                one.zero_grad(set_to_none=True)
+            self.model.zero_grad(set_to_none=True)
             # The group takes the mean of its processes' gradients; their sum is wanted.
             (loss if self.group is None else loss * self.group.size).backward()
             share = learning_rate / self.recipe.optimiser.lr if self.recipe.optimiser.lr else 0.0
             for one in self.optimisers:
-                for group in one.param_groups:
-                    group["lr"] = group["highest"] * share
-                one.step()
+                one.step(share)
         self.steps += 1
         self._follow()
         self._losses.append(loss.detach())

@@ -51,7 +51,7 @@ def restore(optimiser: Optimiser, state: dict[str, list[Tensor]]) -> None:
             mine.copy_(theirs)
 
 
-def _gradients(parameters: Sequence[nn.Parameter]) -> list[Tensor]:
+def _gradients(parameters: Sequence[Tensor]) -> list[Tensor]:
     return [p.grad if p.grad is not None else torch.zeros_like(p) for p in parameters]
 
 
@@ -69,7 +69,8 @@ class Adam:
         decay: float,
         momentum: float | None = None,
     ) -> None:
-        self.parameters, self.settings, self.decay = list(parameters), settings, decay
+        self.parameters: list[Tensor] = list(parameters)
+        self.settings, self.decay = settings, decay
         self.momentum = settings.momentum if momentum is None else momentum
         self.means = [torch.zeros_like(p) for p in parameters]
         self.squares = [torch.zeros_like(p) for p in parameters]
@@ -106,7 +107,8 @@ class Sgd:
     def __init__(
         self, parameters: Sequence[nn.Parameter], settings: Settings, decay: float
     ) -> None:
-        self.parameters, self.settings, self.decay = list(parameters), settings, decay
+        self.parameters: list[Tensor] = list(parameters)
+        self.settings, self.decay = settings, decay
         # From zero, the first step is the gradient, as it is where torch begins with none.
         self.means = [torch.zeros_like(p) for p in parameters]
         self.fused = _fused(parameters)
@@ -138,7 +140,8 @@ class Muon:
     """
 
     def __init__(self, parameters: Sequence[nn.Parameter], settings: Settings) -> None:
-        self.parameters, self.settings = list(parameters), settings
+        self.parameters: list[Tensor] = list(parameters)
+        self.settings = settings
         self.means = [torch.zeros_like(p) for p in parameters]
 
     @torch.no_grad()

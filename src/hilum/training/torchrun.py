@@ -59,6 +59,7 @@ def train(
             place = together.from_first(
                 lambda: single.settle(run, recipe, manifest, parts, progress)
             )
+            single.announce(recipe, place, parts, progress)
             machine.set_threads(place.threads or 1)
             learner = single.learn(run, recipe, parts, place, progress, together)
             first = together.rank == 0

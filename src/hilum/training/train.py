@@ -19,6 +19,8 @@ from hilum.datasets.cache import Cache
 from hilum.datasets.manifest import Manifest
 from hilum.errors import Refused, TrainingStopped
 from hilum.machine import Place
+from hilum.networks import arithmetic
+from hilum.networks.build import build, layer_table
 from hilum.progress import SILENT, Progress
 from hilum.storage import atomic_write
 from hilum.training import group, placement
@@ -118,11 +120,26 @@ def _go(
     cache = Cache.fill(manifest, recipe.preprocessing, workers=workers, progress=progress)
     parts = films_of(manifest, cache, "train"), films_of(manifest, cache, "validation")
     place = settle(run, recipe, manifest, parts, progress)
+    announce(recipe, place, parts, progress)
     if place.processes > 1:
         group.lead(run, place, progress)
         place = replace(place, processes=1)
     learner = learn(run, recipe, parts, place, progress)
     seal(run, recipe, manifest, cache, parts, place, learner, progress)
+
+
+def announce(recipe: Recipe, place: Place, parts: tuple[Films, Films], progress: Progress) -> None:
+    """Tell what is trained, on what and where: the network's layers, films, place, precision."""
+    network = build(recipe.network.name, recipe.preprocessing.size, **recipe.network.options)
+    size = recipe.preprocessing.size
+    progress.say(f"\n{arithmetic.text(layer_table(network, size))}\n")
+    idle = ""
+    if place.kind == "cpu" and place.threads * place.processes < machine.cores():
+        idle = f" ({machine.cores()} cores are granted)"
+    progress.say(
+        f"recipe {recipe.name}: {len(parts[0]):,} films to train, {len(parts[1]):,} to validate, "
+        f"{recipe.training.epochs} epochs in batches of {recipe.training.batch}, on {place}{idle}"
+    )
 
 
 def settle(

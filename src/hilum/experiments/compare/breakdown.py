@@ -51,7 +51,8 @@ _WORDS = {
     "pooling": ("pool",),
     "dense": ("linear", "addmm", "aten::mm", "matmul"),
 }
-_RANGES = {"hilum data": "data", "Optimizer.": "optimiser"}
+# Ranges that are marked here.
+_RANGES = {"hilum data": "data", "hilum optimiser": "optimiser"}
 
 
 def breakdown(job: Job) -> dict[str, Any]:
@@ -105,13 +106,16 @@ def _torch(learner: Any, films: Any, recipe: Any, plan: list[NDArray[np.int64]])
     import torch
     from torch.profiler import ProfilerActivity, profile, record_function
 
-    prepare = learner.prepare
+    def marked(function: Callable[..., Any], name: str) -> Callable[..., Any]:
+        def call(*arguments: Any) -> Any:
+            with record_function(name):
+                return function(*arguments)
 
-    def marked(batch: NDArray[np.int64]) -> Any:
-        with record_function("hilum data"):
-            return prepare(batch)
+        return call
 
-    learner.prepare = marked
+    learner.prepare = marked(learner.prepare, "hilum data")
+    for one in learner.optimisers:
+        one.step = marked(one.step, "hilum optimiser")
     learner.begin(films, recipe.training.epochs - 1)
     lr = recipe.optimiser.lr
     on_gpu = learner.device.type == "cuda"
@@ -172,7 +176,7 @@ def _part(event: Any) -> str | None:
     named: str | None = None
     while event is not None:
         for mark, part in _RANGES.items():
-            if event.name.startswith(mark):
+            if event.name == mark:
                 return part
         if named is None:
             name = event.name.lower()

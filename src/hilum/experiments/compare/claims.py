@@ -13,12 +13,17 @@ Row = tuple[str, str, str]
 
 def section(comparison: Comparison) -> Section:
     """The claims as a table: what it says, the verdict, the figures."""
-    rows = [[escape(claim), verdict, said] for claim, verdict, said in rows_of(comparison)]
+    rows = [cells(*row) for row in rows_of(comparison)]
     return Section(
         "The paper's claims, tested",
         report.table(["claim", "here", "measured"], rows, kind="text"),
         "claims",
     )
+
+
+def cells(claim: str, verdict: str, said: str) -> list[str]:
+    """A row of the table of claims in HTML."""
+    return [escape(claim), f'<span style="white-space:nowrap">{verdict}</span>', said]
 
 
 def rows_of(comparison: Comparison) -> list[Row]:
@@ -44,7 +49,7 @@ def _faster(comparison: Comparison) -> Row:
         return claim, "not measured", "one place only"
     best = comparison.speed_up(comparison.fastest, comparison.baseline)
     faster = best is not None and best["low"] is not None and best["low"] > 1
-    return claim, "faster, by other figures" if faster else "not shown", "; ".join(said)
+    return claim, "faster" if faster else "not shown", "; ".join(said)
 
 
 def _alike(comparison: Comparison) -> Row:

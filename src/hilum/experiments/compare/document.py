@@ -19,6 +19,7 @@ from hilum.storage import write_json
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+
 def write(comparison: Comparison) -> None:
     """Write everything that a comparison says into its folder."""
     folder = comparison.folder
@@ -101,5 +102,3 @@ def lead(comparison: Comparison) -> str:
 def _seeds(comparison: Comparison) -> str:
     count = len(comparison.seeds)
     return "one seed" if count == 1 else f"{count} seeds in each place"
-
-

@@ -139,9 +139,9 @@ def convergence(comparison: Comparison, made: dict[str, Table], drawn: dict[str,
         body += (
             f"<p>Each place against {escape(comparison.baseline)}, paired by seed. Two places "
             "converge alike where the 90 % interval of their difference lies within a margin that "
-            "was stated before (two one-sided tests at 5 %), and differ where it lies wholly outside; "
-            "else the question stays open. That no difference was seen would not do: with few runs "
-            "none is seen. One seed has no spread and cannot be tested.</p>"
+            "was stated before (two one-sided tests at 5 %), and differ where it lies wholly "
+            "outside; else the question stays open. That no difference was seen would not do: with "
+            "few runs none is seen. One seed has no spread and cannot be tested.</p>"
             + report.figure(
                 drawn["agreement"],
                 "Differences from the baseline over paired seeds, with 90 % intervals.",

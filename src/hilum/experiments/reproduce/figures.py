@@ -6,6 +6,7 @@ Those that return a ``Figure`` are called inside ``hilum.report.plot_style()``.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def films(manifest: Manifest, seed: int = 0) -> tuple[NDArray[np.uint8], list[str]]:
-    """Figure 1: a film without pneumonia and one with it, by chance; the picture and their names."""
+    """Figure 1: a film without pneumonia and one with it, by chance; their paths too."""
     from hilum.films.picture import mosaic, view
 
     rng = np.random.default_rng(seed)
@@ -56,9 +57,9 @@ def dense(table: Sequence[Layer], most: int = 9) -> Figure:
                           markersize=11, zorder=3)  # fmt: skip
         axes.text(x, 1.22, f"{count:,}", ha="center", fontsize=10)
         words = {"flatten": "features"}.get(row.name, row.name)
-        axes.text(x, -1.3, f"{words}\n{row.parameters:,} weights and biases" if row.parameters
+        axes.text(x, -1.3, f"{words}\n{row.parameters:,}" if row.parameters
                   else words, ha="center", va="top", fontsize=8.5, color=INK["soft"])  # fmt: skip
-    for x, (left, right) in enumerate(zip(columns, columns[1:], strict=False)):
+    for x, (left, right) in enumerate(pairwise(columns)):
         for a in left:
             for b in right:
                 axes.plot([x, x + 1], [a, b], color=INK["line"], lw=0.6, zorder=1)
@@ -78,8 +79,7 @@ def kernel(film: NDArray[np.uint8], weights: NDArray[Any], bias: float, side: in
 
     from hilum.networks.reference import correlate
 
-    middle = film.shape[0] // 2
-    patch = film[middle : middle + side, middle : middle + side] / 255.0
+    patch = _liveliest(film, side) / 255.0
     w = np.asarray(weights, np.float64)
     out = correlate(patch[None], w[None, None], np.array([bias]))[0]
     figure = Figure(figsize=(8.8, 3.1), layout="constrained")
@@ -95,10 +95,18 @@ def kernel(film: NDArray[np.uint8], weights: NDArray[Any], bias: float, side: in
     _frame(panels[2], 0, 0, 1)
     first = float((patch[:3, :3] * w).sum() + bias)
     figure.supxlabel(
-        f"framed: the sum of nine products, {first - bias:+.3f}, and the bias, gives {out[0, 0]:+.3f}",
+        f"framed: the sum of nine products, {first - bias:+.3f}, and the bias, "
+        f"gives {out[0, 0]:+.3f}",
         fontsize=9,
     )
     return figure
+
+
+def _liveliest(film: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+    """The piece of the film with the largest spread of grey: an edge to see."""
+    pieces = np.lib.stride_tricks.sliding_window_view(film, (side, side))[::side, ::side]
+    row, column = np.unravel_index(pieces.std((2, 3)).argmax(), pieces.shape[:2])
+    return np.asarray(pieces[row, column])
 
 
 def _grid(axes: Any, values: NDArray[Any], title: str, span: tuple[float, float] | None) -> None:
@@ -117,7 +125,9 @@ def _frame(axes: Any, row: int, column: int, side: int) -> None:
     from matplotlib.patches import Rectangle
 
     axes.add_patch(
-        Rectangle((column - 0.5, row - 0.5), side, side, fill=False, lw=2.4, edgecolor=INK["second"])
+        Rectangle(
+            (column - 0.5, row - 0.5), side, side, fill=False, lw=2.4, edgecolor=INK["second"]
+        )
     )
 
 
@@ -140,9 +150,7 @@ def network(table: Sequence[Layer]) -> Figure:
             ink = "first" if row.kind.startswith("conv") else "healthy"
         if row.kind == "input":
             ink = "soft"
-        axes.add_patch(
-            Rectangle((x, -high / 2), wide, high, facecolor=INK[ink], alpha=0.85, lw=0)
-        )
+        axes.add_patch(Rectangle((x, -high / 2), wide, high, facecolor=INK[ink], alpha=0.85, lw=0))
         size = f"{row.shape[0]:,}" if flat else f"{row.shape[0]} × {row.shape[1]}²"
         axes.text(x + wide / 2, high / 2 + 0.06, size, ha="center", va="bottom", fontsize=7.5,
                   rotation=90)  # fmt: skip
@@ -152,8 +160,11 @@ def network(table: Sequence[Layer]) -> Figure:
     axes.set(xlim=(-0.15, x), ylim=(-1.35, 1.6))
     axes.set_axis_off()
     for k, (ink, words) in enumerate(
-        (("first", "convolution 3 × 3, ReLU"), ("healthy", "max-pooling 2 × 2"),
-         ("second", "flatten and dense"))  # fmt: skip
+        (
+            ("first", "convolution 3 × 3, ReLU"),
+            ("healthy", "max-pooling 2 × 2"),
+            ("second", "flatten and dense"),
+        )
     ):
         axes.text(0.42 + 0.21 * k, 0.97, f"■ {words}", transform=axes.transAxes, fontsize=8.5,
                   color=INK[ink])  # fmt: skip

@@ -141,9 +141,9 @@ def section(judged: Judged, classes: tuple[str, str]) -> report.Section:
             ["", "here, at one half", "here, balanced point", "the paper's matrix", "as printed"],
             rows,
         )
-        + "<p>Ours: intervals by drawing whole patients. The paper's: Wilson's for its shares, with "
-        "films counted as independent, so they are too narrow. The balanced point is the one that "
-        f"the sealed model uses, at {judged.balanced.point.threshold:.3f}, chosen on validation "
-        f"({escape(judged.balanced.point.rule)}).</p>"
+        + "<p>Ours: intervals by drawing whole patients. The paper's: Wilson's for its shares, "
+        "with films counted as independent, so they are too narrow. The balanced point is the "
+        f"one that the sealed model uses, at {judged.balanced.point.threshold:.3f}, chosen on "
+        f"validation ({escape(judged.balanced.point.rule)}).</p>"
     )
     return report.Section("Table 6: what the model is worth", body, "table-6")

@@ -18,9 +18,8 @@ from pathlib import Path
 
 from hilum import machine, storage
 
-SOURCE = Path(__file__).with_name("kernels.cpp")
-HEADER = Path(__file__).with_name("pool.hpp")
-PREBUILT = Path(__file__).with_name("prebuilt")
+FOLDER = Path(__file__).parent  # of kernels.cpp and its headers
+PREBUILT = FOLDER / "prebuilt"
 
 # What a processor must have for each build, the best first (x86-64 psABI, micro-architecture
 # levels), by the names of /proc/cpuinfo.
@@ -29,7 +28,10 @@ LEVELS = {
     "x86-64-v3": {"avx2", "bmi1", "bmi2", "f16c", "fma", "movbe", "abm"},
 }
 # No -ffast-math: it would flush denormal numbers to zero in the whole process.
-FLAGS = ("-O3", "-std=c++17", "-fPIC", "-shared", "-pthread", "-w")
+FLAGS = (
+    *("-O2", "-std=c++17", "-fPIC", "-shared", "-pthread", "-w"),
+    *("-fvisibility=hidden", "-fno-gnu-unique"),  # two builds in one process stay apart
+)
 
 
 class Unavailable(Exception):
@@ -71,7 +73,7 @@ def compile_to(target: Path, chosen: list[str]) -> None:
     Unavailable
         The compiler fails.
     """
-    command = [compiler(), *chosen, f"-I{HEADER.parent}", str(SOURCE)]
+    command = [compiler(), *chosen, str(FOLDER / "kernels.cpp")]
     with tempfile.TemporaryDirectory(prefix="hilum-kernels-") as folder:
         made = Path(folder) / "kernels.so"
         try:
@@ -102,7 +104,8 @@ def _built(level: str) -> tuple[Path, str]:
         version = _compiler_version(compiler())
     except (OSError, subprocess.SubprocessError, IndexError) as error:
         raise Unavailable(f"the C++ compiler does not answer ({error})") from error
-    key = storage.digest(SOURCE, HEADER, " ".join(chosen), version)[:16]
+    sources = sorted([*FOLDER.glob("*.cpp"), *FOLDER.glob("*.hpp")])
+    key = storage.digest(*sources, " ".join(chosen), version)[:16]
     path = machine.cache_folder() / "kernels" / f"{level}-{key}.so"
     if not path.exists():
         compile_to(path, chosen)

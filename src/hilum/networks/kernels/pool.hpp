@@ -9,12 +9,15 @@
 #include <immintrin.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <condition_variable>
 #include <functional>
 #include <memory>
 #include <mutex>
 #include <thread>
+
+namespace hilum {
 
 class Turn;
 using Body = std::function<void(Turn&)>;
@@ -39,7 +42,7 @@ struct Job {
 // What a body holds: a piece, and the right to the next. While it holds one the caller waits, so
 // what the body refers to is alive.
 class Turn {
-   public:
+ public:
     int piece;
 
     bool next() {
@@ -47,7 +50,7 @@ class Turn {
         return take();
     }
 
-   private:
+ private:
     friend class Pool;
     explicit Turn(Job& job) : job(job) {}
 
@@ -64,18 +67,19 @@ class Turn {
 };
 
 class Pool {
-   public:
+ public:
     // Runs `body` on up to `threads` threads, this one among them, until all pieces are done. Each
     // body goes on while `turn.next()`.
     static void run(int pieces, int threads, Body body) {
         if (pieces < 1) return;
-        const auto job = std::make_shared<Job>(std::move(body), pieces, std::min(threads, pieces) - 1);
+        const auto job =
+            std::make_shared<Job>(std::move(body), pieces, std::min(threads, pieces) - 1);
         if (job->helpers > 0) here().invite(job);
         work(*job);
         job->wait();
     }
 
-   private:
+ private:
     static void work(Job& job) {
         Turn turn(job);
         if (turn.take()) job.body(turn);
@@ -89,14 +93,16 @@ class Pool {
         if (found && found->process == getpid()) return *found;
         std::lock_guard<std::mutex> lock(making);
         found = pool.load(std::memory_order_acquire);
-        if (!found || found->process != getpid()) pool.store(found = new Pool, std::memory_order_release);
+        if (!found || found->process != getpid())
+            pool.store(found = new Pool, std::memory_order_release);
         return *found;
     }
 
     void invite(const std::shared_ptr<Job>& job) {
         {
             std::lock_guard<std::mutex> lock(mutex);
-            for (; members < job->helpers; members++) std::thread(&Pool::live, this, members).detach();
+            for (; members < job->helpers; members++)
+                std::thread(&Pool::live, this, members).detach();
             current = job;
             number++;
         }
@@ -123,3 +129,5 @@ class Pool {
     unsigned long number = 0;
     int members = 0;
 };
+
+}  // namespace hilum

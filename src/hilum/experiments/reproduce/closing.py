@@ -1,0 +1,49 @@
+"""The section of the closing wishes, and their table."""
+
+from __future__ import annotations
+
+from html import escape
+from typing import Any
+
+from hilum import report
+from hilum.experiments.compare.tables import Cell, Table
+from hilum.experiments.reproduce.wishes import Wishes
+
+
+def table(found: Wishes) -> Table:
+    """All trainings of the wishes."""
+    rows: list[list[Cell]] = []
+    for row in ("patients", "size", "network"):
+        for p in found.of(row):
+            estimates = [e for m in (p.accuracy, p.auroc) for e in _cells(m)]
+            rows.append(
+                [row, p.patients, p.films, p.setting.size, p.setting.parameters, p.epochs,
+                 p.seconds, *estimates, p.reason]
+            )  # fmt: skip
+    heads = (
+        "varied", "patients", "films", "pixels", "parameters", "epochs", "seconds",
+        "accuracy", "low", "high", "AUROC", "low ", "high ", "remark",
+    )  # fmt: skip
+    forms = ("", ",", ",", "", ",", "", ".1f", *[".3f"] * 6, "")
+    return Table("wishes", "The closing wishes", heads, rows, forms)
+
+
+def _cells(estimate: Any) -> list[Cell]:
+    return [None] * 3 if estimate is None else [estimate.value, estimate.low, estimate.high]
+
+
+def section(found: Wishes, made: Table, drawn: str) -> report.Section:
+    """What they were, and how they came out."""
+    body = (
+        "<p>“By increasing the dataset or creating a more complex model, this can be done.” Small "
+        "trainings that change one thing each: the patients learnt from (smaller sets within the "
+        "larger; fewer patients, more epochs, so that all take as many steps), the size of the "
+        f"films, the width of the network. One seed each, on {escape(found.place)}, films of "
+        f"{found.size} × {found.size} where size is not what is varied, judged on "
+        f"{escape(found.part)} at one half.</p>"
+        + report.figure(drawn, "Accuracy and AUROC, with 95 % intervals by patient.",
+                        "fig-wishes", wide=True)
+        + made.html(kind="", without=("remark",))
+        + "<p>One seed each: differences smaller than the intervals say nothing.</p>"
+    )  # fmt: skip
+    return report.Section("The closing wishes", body, "wishes")

@@ -1,0 +1,222 @@
+"""The paper from start to end: train in several places, judge, and put ours beside the paper's."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import hilum
+from hilum import machine
+from hilum.datasets.manifest import Manifest
+from hilum.errors import Interrupted, Refused, UsageError
+from hilum.experiments.compare import compare as comparing
+from hilum.experiments.compare.comparison import Comparison
+from hilum.experiments.compare.sample import of_films
+from hilum.experiments.reproduce import wishes as wishing
+from hilum.experiments.reproduce.matrix import Judged, judge
+from hilum.experiments.reproduce.wishes import Wishes
+from hilum.progress import SILENT, Progress
+from hilum.storage import dated_folder, lock, write_json
+from hilum.training.run import Run
+
+FORMAT = 1
+SEQUENTIAL = ("reference", "cpu:1")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How much of the paper is done again; ``plan.json`` in the folder.
+
+    Attributes
+    ----------
+    on : places; those of this machine, and ``cuda``, where empty
+    seeds : of each place
+    films : about so many, by whole patients; all where None
+    epochs : the paper's ten where None
+    changes : further changes of the recipe, ``key=value``
+    sequential_films : films that the reference trains on, for one epoch; 0 leaves it out
+    wishes : whether the two closing wishes are measured
+    wish_films, wish_epochs, wish_size : for these: as ``films``; epochs with all patients; pixels
+    wish_shares, wish_sizes, wish_widths : of the patients, in pixels, times the paper's filters
+    """
+
+    on: tuple[str, ...] = ()
+    seeds: int = 1
+    films: int | None = None
+    epochs: int | None = None
+    changes: tuple[str, ...] = ()
+    sequential_films: int = 48
+    wishes: bool = True
+    wish_films: int | None = None
+    wish_epochs: int = 5
+    wish_size: int = 128
+    wish_shares: tuple[float, ...] = wishing.SHARES
+    wish_sizes: tuple[int, ...] = wishing.SIZES
+    wish_widths: tuple[float, ...] = wishing.WIDTHS
+
+    @classmethod
+    def read(cls, folder: Path) -> Settings:
+        """Those of a folder that was begun; raises ``UsageError`` or ``Refused``."""
+        try:
+            content = json.loads((folder / "plan.json").read_text("utf-8"))
+            if content.pop("format") > FORMAT:
+                raise Refused(f"begun by a newer hilum: {folder / 'plan.json'}. Upgrade hilum.")
+            lists = {key: tuple(v) for key, v in content.items() if isinstance(v, list)}
+            return cls(**{**content, **lists})
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise UsageError(
+                f"no reproduction was begun there: {folder} ({type(error).__name__}). Give the "
+                "folder that hilum reproduce named."
+            ) from None
+
+    def overrides(self) -> list[str]:
+        """Changes of the recipe ``paper2021``."""
+        epochs = [] if self.epochs is None else [f"training.epochs={self.epochs}"]
+        return [*epochs, *self.changes]
+
+
+@dataclass(frozen=True, eq=False)
+class Reproduction:
+    """The paper done again.
+
+    Attributes
+    ----------
+    comparison : the main one, tables 1 to 5 and figures 5 to 8
+    sequential : the reference beside one thread, on few films; None where it was left out
+    judged : table 6, of the model that the fastest place trained
+    wishes : None where they were left out
+    """
+
+    folder: Path
+    manifest: Manifest
+    settings: Settings
+    comparison: Comparison
+    sequential: Comparison | None
+    judged: Judged
+    wishes: Wishes | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """What ``reproduction.json`` holds; the comparisons have files of their own."""
+        return {
+            "format": FORMAT,
+            "hilum": hilum.__version__,
+            "settings": asdict(self.settings),
+            "comparison": "comparison/comparison.json",
+            "sequential": None if self.sequential is None else "sequential/comparison.json",
+            "table_6": self.judged.as_dict(),
+            "wishes": None if self.wishes is None else self.wishes.as_dict(),
+        }
+
+
+def reproduce(
+    data: Manifest,
+    settings: Settings | None = None,
+    *,
+    out: Path | str | None = None,
+    progress: Progress = SILENT,
+) -> Reproduction:
+    """Do the paper again on films with parts, into a new folder.
+
+    Raises
+    ------
+    UsageError, RecipeError, Refused
+    Interrupted
+        ``resume`` goes on from there.
+    """
+    settings = settings or Settings()
+    folder = Path(out) if out is not None else dated_folder("reproduce")
+    comparing.canonical(settings.on)
+    with comparing.begun(folder) as folder:
+        data.write(folder / "films.csv")
+        write_json(folder / "plan.json", {"format": FORMAT, **asdict(settings)})
+        return _go(folder, data, settings, progress)
+
+
+def resume(folder: Path | str, *, progress: Progress = SILENT) -> Reproduction:
+    """Go on with a reproduction that was interrupted; what was measured is kept."""
+    folder = Path(folder).resolve()
+    settings = Settings.read(folder)
+    with lock(folder / "lock", what="--out"):
+        return _go(folder, Manifest.read(folder / "films.csv"), settings, progress)
+
+
+def _go(folder: Path, data: Manifest, settings: Settings, progress: Progress) -> Reproduction:
+    from hilum.experiments.reproduce.document import write
+
+    try:
+        progress.say("1. The same training in several places (tables 1 to 5)")
+        manifest = of_films(data, settings.films)
+        comparison = _compared(
+            folder / "comparison",
+            manifest,
+            settings.on or comparing.default_places(),
+            settings.seeds,
+            settings.overrides(),
+            progress,
+        )
+        sequential = None
+        if settings.sequential_films:
+            progress.say("\n2. The sequential run: the formulas, one film after another")
+            sequential = _compared(
+                folder / "sequential",
+                of_films(data, settings.sequential_films),
+                SEQUENTIAL,
+                1,
+                [*settings.changes, "training.epochs=1"],
+                progress,
+            )
+        place = comparison.fastest
+        seed = min(comparison.places[place].found)
+        judged = judge(manifest, Run(comparison.places[place].run_folder(seed)), place)
+        granted = None
+        if settings.wishes:
+            progress.say("\n3. The closing wishes: more data, a more complex model")
+            granted = wishing.grant(
+                folder / "wishes",
+                of_films(data, settings.wish_films or settings.films),
+                str(comparison.places[place].environment["place"]),
+                progress,
+                epochs=settings.wish_epochs,
+                size=settings.wish_size,
+                shares=settings.wish_shares,
+                sizes=settings.wish_sizes,
+                widths=settings.wish_widths,
+            )
+    except (KeyboardInterrupt, Interrupted):
+        raise Interrupted(
+            f"interrupted: {folder}; what was measured is kept. Go on with hilum reproduce "
+            f"--resume {folder}."
+        ) from None
+    done = Reproduction(folder, manifest, settings, comparison, sequential, judged, granted)
+    write(done, progress)
+    return done
+
+
+def _compared(
+    folder: Path,
+    manifest: Manifest,
+    places: Sequence[str],
+    seeds: int,
+    overrides: Sequence[str],
+    progress: Progress,
+) -> Comparison:
+    """A comparison in a folder of its own: begun, or gone on with."""
+    if (folder / "plan.json").is_file():
+        return comparing.resume(folder, progress=progress)
+    return comparing.compare(
+        manifest,
+        places,
+        "paper2021",
+        seeds=seeds,
+        overrides=overrides,
+        out=folder,
+        progress=progress,
+    )
+
+
+def cores_named() -> str:
+    """The places that are compared where none is named, for people."""
+    return f"{', '.join(comparing.default_places())} ({machine.cores()} cores here)"

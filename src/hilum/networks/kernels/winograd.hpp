@@ -1,0 +1,198 @@
+// Forward convolution by Winograd's minimal filtering F(4x4, 3x3) (Lavin and Gray, CVPR 2016):
+// 36 products where the plain sum has 144. A tile of 4x4 outputs is four pooling windows, so bias,
+// ReLU and pooling happen in registers on the way out.
+#pragma once
+
+#include <array>
+#include <utility>
+
+#include "layers.hpp"
+
+namespace hilum {
+
+constexpr int TILE = 6;                 // input pixels a side of a tile
+constexpr int TILES = AVX512 ? 12 : 6;  // tiles multiplied at a time: they fill the registers
+constexpr int STRETCH = 4 * TILES + 2;  // input columns under them
+constexpr int OUT_BLOCK = 2 * LANES;        // output channels multiplied at a time
+
+inline void transform_input(const vec (&d)[TILE], vec (&t)[TILE]) {
+    const vec even = d[4] - 4 * d[2], odd = d[3] - 4 * d[1];
+    const vec even2 = d[4] - d[2], odd2 = 2 * (d[3] - d[1]);
+    t[0] = 4 * d[0] - 5 * d[2] + d[4];
+    t[1] = even + odd;
+    t[2] = even - odd;
+    t[3] = even2 + odd2;
+    t[4] = even2 - odd2;
+    t[5] = 4 * d[1] - 5 * d[3] + d[5];
+}
+
+inline void transform_output(const vec (&m)[TILE], vec (&y)[4]) {
+    const vec even = m[1] + m[2], odd = m[1] - m[2], even2 = m[3] + m[4], odd2 = m[3] - m[4];
+    y[0] = m[0] + even + even2;
+    y[1] = odd + 2 * odd2;
+    y[2] = even + 4 * even2;
+    y[3] = odd + 8 * odd2 + m[5];
+}
+
+// One dimension of a filter's transform.
+inline void transform_filter(const vec (&g)[3], vec (&t)[TILE]) {
+    const vec ends = (g[0] + g[2]) * (1.f / 6), middle = g[1] * (1.f / 6);
+    const vec ends2 = g[0] * (1.f / 24) + g[2] * (1.f / 6), middle2 = g[1] * (1.f / 12);
+    t[0] = g[0] * (1.f / 4);
+    t[1] = -ends - middle;
+    t[2] = middle - ends;
+    t[3] = ends2 + middle2;
+    t[4] = ends2 - middle2;
+    t[5] = g[2];
+}
+
+// weight[out][in][TAPS] to filters[points][out / OUT_BLOCK][in][OUT_BLOCK].
+inline void transform_filters(const float* weight, float* filters, int in, int out) {
+    for (int o = 0; o < out; o += LANES)
+        for (int i = 0; i < in; i++) {
+            vec g[3][3], columns[3][TILE];
+            for (int lane = 0; lane < LANES; lane++)
+                for (int tap = 0; tap < TAPS; tap++)
+                    g[tap % 3][tap / 3][lane] = weight[((size_t)(o + lane) * in + i) * TAPS + tap];
+            for (int b = 0; b < 3; b++) transform_filter(g[b], columns[b]);
+            float* point = filters + ((size_t)o / OUT_BLOCK * in + i) * OUT_BLOCK + o % OUT_BLOCK;
+            for (int a = 0; a < TILE; a++) {
+                const vec row[3] = {columns[0][a], columns[1][a], columns[2][a]};
+                vec t[TILE];
+                transform_filter(row, t);
+                for (int b = 0; b < TILE; b++, point += (size_t)in * out) store(point, t[b]);
+            }
+        }
+}
+
+// products[COUNT][out] = tiles[COUNT][in] . filters[in][out], out in blocks, for one of the points.
+template <int COUNT>
+void multiply(const float* tiles, const float* filters, float* products, int in, int out) {
+    for (int block = 0; block < out; block += OUT_BLOCK, filters += (size_t)in * OUT_BLOCK) {
+        vec sum[COUNT][2] = {};
+        for (int k = 0; k < in; k++) {
+            const vec first = load(filters + k * OUT_BLOCK);
+            const vec second = load(filters + k * OUT_BLOCK + LANES);
+            UNROLL for (int t = 0; t < COUNT; t++) {
+                const vec value = broadcast(tiles[t * in + k]);
+                sum[t][0] += value * first;
+                sum[t][1] += value * second;
+            }
+        }
+        UNROLL for (int t = 0; t < COUNT; t++) {
+            store(products + t * out + block, sum[t][0]);
+            store(products + t * out + block + LANES, sum[t][1]);
+        }
+    }
+}
+using Multiply = void (*)(const float*, const float*, float*, int, int);
+template <int... I>
+constexpr std::array<Multiply, sizeof...(I)> multiplies(std::integer_sequence<int, I...>) {
+    return {multiply<I + 1>...};
+}
+constexpr auto MULTIPLY = multiplies(std::make_integer_sequence<int, TILES>());
+
+struct Workspace {  // of one thread
+    explicit Workspace(const Shape& s)
+        : half((size_t)TILE * STRETCH * s.in),
+          tiles((size_t)TILE * TILES * s.in),
+          products((size_t)TILE * TILES * s.out),
+          sums((size_t)TILE * 4 * TILES * s.out) {}
+    const Buffer half;      // [TILE][STRETCH][in]: the columns transformed
+    const Buffer tiles;     // [TILE][count][in]: one row of points
+    const Buffer products;  // [TILE][count][out]
+    const Buffer sums;      // [TILE][4 TILES][out]: the rows transformed back
+};
+
+// `count` tiles of one row of tiles, from the tile `first` on.
+template <class T>
+void forward_tiles(const T* x, const float* filters, const float* bias, T* y, uint8_t* winners,
+                   const Block& s, int film, int down, int first, int count,
+                   const Workspace& work) {
+    // Beyond the edge the last pixel is read again; only outputs that nobody keeps see it.
+    const T* line[TILE];
+    for (int i = 0; i < TILE; i++)
+        line[i] = x + s.input(film, std::min(4 * down + i, s.height - 1), 0);
+    for (int column = 0; column < 4 * count + 2; column++) {
+        const size_t from = (size_t)std::min(4 * first + column, s.width - 1) * s.in;
+        for (int k = 0; k < s.in; k += LANES) {
+            vec d[TILE], t[TILE];
+            UNROLL for (int i = 0; i < TILE; i++) d[i] = load(line[i] + from + k);
+            transform_input(d, t);
+            UNROLL for (int i = 0; i < TILE; i++)
+                store(work.half + ((size_t)i * STRETCH + column) * s.in + k, t[i]);
+        }
+    }
+    // The next tiles lie to the right, or at the start of the next row of tiles.
+    const int next = 4 * (first + count) + 2;
+    const bool right = next < s.width - 2;
+    const int ahead_row = 4 * down + (right ? 0 : 4), ahead_column = right ? next : 0;
+    const size_t ahead = (size_t)std::min(4 * TILES, s.width - ahead_column) * s.in * sizeof(T);
+    for (int i = 0; i < TILE; i++) {
+        for (int tile = 0; tile < count; tile++)
+            for (int k = 0; k < s.in; k += LANES) {
+                const float* from = work.half + ((size_t)i * STRETCH + 4 * tile) * s.in + k;
+                vec d[TILE], t[TILE];
+                UNROLL for (int j = 0; j < TILE; j++) d[j] = load(from + (size_t)j * s.in);
+                transform_input(d, t);
+                UNROLL for (int j = 0; j < TILE; j++)
+                    store(work.tiles + ((size_t)j * count + tile) * s.in + k, t[j]);
+            }
+        for (int j = 0; j < TILE; j++) {
+            if (ahead_row + i < s.height)
+                prefetch(x + s.input(film, ahead_row + i, ahead_column), ahead, j, TILE);
+            MULTIPLY[count - 1](work.tiles + (size_t)j * count * s.in,
+                                filters + (size_t)(i * TILE + j) * s.in * s.out,
+                                work.products + (size_t)j * count * s.out, s.in, s.out);
+        }
+        for (int tile = 0; tile < count; tile++)
+            for (int k = 0; k < s.out; k += LANES) {
+                vec m[TILE], part[4];
+                UNROLL for (int j = 0; j < TILE; j++)
+                    m[j] = load(work.products + ((size_t)j * count + tile) * s.out + k);
+                transform_output(m, part);
+                UNROLL for (int j = 0; j < 4; j++)
+                    store(work.sums + ((size_t)(i * TILES + tile) * 4 + j) * s.out + k, part[j]);
+            }
+    }
+    const size_t step = (size_t)4 * TILES * s.out;
+    for (int column = 2 * first; column < std::min(2 * (first + count), s.columns); column++)
+        for (int k = 0; k < s.out; k += LANES) {
+            const float* from = work.sums + (size_t)2 * (column - 2 * first) * s.out + k;
+            const vec shift = load(bias + k);
+            vec m[TILE], left[4], right[4];
+            UNROLL for (int i = 0; i < TILE; i++) m[i] = load(from + i * step);
+            transform_output(m, left);
+            UNROLL for (int i = 0; i < TILE; i++) m[i] = load(from + i * step + s.out);
+            transform_output(m, right);
+            UNROLL for (int i = 0; i < 2; i++) {
+                if (2 * down + i >= s.rows) continue;
+                const size_t at = s.pixel(film, 2 * down + i, column) + k;
+                keep(relu_pool(left[2 * i] + shift, right[2 * i] + shift, left[2 * i + 1] + shift,
+                               right[2 * i + 1] + shift),
+                     y + at, winners + at);
+            }
+        }
+}
+
+template <class T>
+void block_forward(const T* x, const float* weight, const float* bias, T* y, uint8_t* winners,
+                   const Block& s, int threads) {
+    const int downs = (s.rows + 1) / 2, across = (s.columns + 1) / 2;
+    const int groups = (across + TILES - 1) / TILES;
+    Buffer filters((size_t)TILE * TILE * s.in * s.out);
+    transform_filters(weight, filters, s.in, s.out);
+    Pool::run(s.films * downs, threads, [&](Turn& turn) {
+        const Workspace work(s);
+        do
+            for (int group = 0; group < groups; group++) {
+                const int first = across * group / groups;
+                const int count = across * (group + 1) / groups - first;
+                forward_tiles(x, filters, bias, y, winners, s, turn.piece / downs,
+                              turn.piece % downs, first, count, work);
+            }
+        while (turn.next());
+    });
+}
+
+}  // namespace hilum
