@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -71,3 +72,32 @@ def test_heat_maps_and_pictures(bundle: Bundle, grey_films: Path) -> None:
 def test_a_missing_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BundleRefused):
         hilum.load(tmp_path)
+
+
+def test_a_model_refers_what_it_was_not_made_for(bundle: Bundle, tmp_path: Path) -> None:
+    from hilum.datasets import phantom
+    from hilum.films.read import find
+
+    use = {"ages": [20, 90], "views": ["PA"]}
+    model = Model(replace(bundle, intended_use=use), threads=1)
+    made = phantom.make(tmp_path / "d", patients=4, size=(64, 80), layout="dicom")  # aged 1 to 5
+    answers = model.predict(find([made]))
+    assert {a.decision for a in answers} == {"refer"}
+    assert {a.probability for a in answers} == {None}
+    assert "age" in {reason.code for reason in answers[0].reasons}
+    beyond = model.predict(find([made]), beyond_intended_use=True)
+    assert all(a.probability is not None for a in beyond)
+    assert "age" in {reason.code for reason in beyond[0].reasons}
+
+
+@pytest.mark.films
+def test_what_the_header_refuses_is_referred_with_or_without_pixels(
+    bundle: Bundle, films_folder: Path
+) -> None:
+    chest = films_folder / "dicom" / "chest"
+    lateral, empty = Model(bundle, threads=1).predict(
+        [chest / "ImagingDataCommons_dx_image.dcm", chest / "pydicom_chrJapMulti.dcm"]
+    )
+    assert (lateral.decision, empty.decision) == ("refer", "refer")
+    assert {"lateral", "animal"} <= {reason.code for reason in lateral.reasons}
+    assert {reason.code for reason in empty.reasons} == {"no-pixels"}

@@ -138,7 +138,7 @@ def _line(answer: Prediction) -> tuple[str, ...]:
     remarks = [reason.text for reason in answer.reasons]
     if answer.error:
         remarks.append(answer.error.text)
-    return (answer.film, answer.words, probability, " ".join(remarks))
+    return (answer.film, answer.words, probability, "; ".join(remarks))
 
 
 def _flat(answer: Prediction) -> dict[str, object]:

@@ -36,7 +36,7 @@ class Prepared:
 
     name: str
     sha256: str
-    pixels: NDArray[np.uint8]
+    pixels: NDArray[np.uint8] | None
     steps: tuple[str, ...]
     reasons: tuple[Reason, ...]
     refusals: tuple[Reason, ...]
@@ -143,8 +143,12 @@ def prepare(film: Film, preprocessing: Preprocessing, pictures: bool = False) ->
     """
     start = time.perf_counter()
     radiograph = film if isinstance(film, Radiograph) else read(film)
-    pixels, steps, reasons = described(radiograph, preprocessing)
     header = radiograph.header
+    pixels: NDArray[np.uint8] | None = None
+    steps: tuple[str, ...] = ()
+    reasons: tuple[Reason, ...] = ()
+    if not radiograph.refusals:  # what the header refuses needs no pixels, and may have none
+        pixels, steps, reasons = described(radiograph, preprocessing)
     return Prepared(
         radiograph.name,
         radiograph.sha256,
@@ -156,7 +160,7 @@ def prepare(film: Film, preprocessing: Preprocessing, pictures: bool = False) ->
         header.view,
         header.modality,
         time.perf_counter() - start,
-        view(radiograph) if pictures else None,
+        view(radiograph) if pictures and pixels is not None else None,
     )
 
 
@@ -281,7 +285,7 @@ class Model:
         use = [
             film.pixels
             for (_, film), (refusals, _) in zip(batch, judged, strict=True)
-            if not refusals
+            if not refusals and film.pixels is not None
         ]
         logits = iter(self.logits(np.stack(use)) if use else ())
         share = (time.perf_counter() - start) / len(batch)
@@ -292,7 +296,7 @@ class Model:
                 logit = float(next(logits))
                 probability = float(self.probability(np.float64(logit)))
                 decision = decide(probability, point)[()]
-                if heatmaps:
+                if heatmaps and film.pixels is not None:
                     shown, kind = heat(self.engine, film.pixels)
             prediction = self._record(
                 film.name,
@@ -330,8 +334,8 @@ class Model:
             outside.append(
                 Reason(
                     "age",
-                    f"The patient is {film.age:g} years old; the model was made for "
-                    f"{ages[0]:g} to {ages[1]:g} years.",
+                    f"the patient is {film.age:g} years old, the model was made for "
+                    f"{ages[0]:g} to {ages[1]:g} years",
                 )
             )
         for code, value, allowed in (
@@ -342,8 +346,8 @@ class Model:
                 outside.append(
                     Reason(
                         code,
-                        f"The film's {code} is {value}; the model was made for "
-                        f"{', '.join(allowed)}.",
+                        f"the film's {code} is {value}, the model was made for "
+                        f"{', '.join(allowed)}",
                     )
                 )
         if beyond:

@@ -16,7 +16,7 @@ from hilum.experiments.compare.document import draw
 from hilum.experiments.compare.sections import sections
 from hilum.experiments.compare.tables import Table, tables
 from hilum.experiments.reproduce import closing, figures, matrix, reread
-from hilum.experiments.reproduce.reproduce import Reproduction
+from hilum.experiments.reproduce.reproduce import Reproduction, Settings
 from hilum.films.picture import mosaic, png
 from hilum.networks.build import layer_table
 from hilum.progress import Progress
@@ -55,12 +55,33 @@ def write(done: Reproduction, progress: Progress) -> None:
             "The paper, from start to end",
             _lead(done),
             _sections(done, made, drawn, pictures),
-            foot=FOOT,
+            foot=f"{FOOT} Again: <code>{escape(command(done.settings))}</code>",
         )
         (done.folder / "report.html").write_text(text, encoding="utf-8")
         text = reread.page(done)
         (done.folder / "paper.html").write_text(text, encoding="utf-8")
         advance(1)
+
+
+def command(settings: Settings) -> str:
+    """The command line of these settings, but for the films."""
+    options = {
+        "--seeds": settings.seeds,
+        "--films": settings.films,
+        "--epochs": settings.epochs,
+        "--sequential-films": settings.sequential_films,
+    }
+    wishes = {
+        "--wish-films": settings.wish_films,
+        "--wish-epochs": settings.wish_epochs,
+        "--wish-size": settings.wish_size,
+    }
+    words = ["hilum reproduce DATA", *(f"--on {place}" for place in settings.on)]
+    for name, value in {**options, **(wishes if settings.wishes else {})}.items():
+        if value is not None:
+            words.append(f"{name} {value}")
+    words += [f"--set {change}" for change in settings.changes]
+    return " ".join([*words, *([] if settings.wishes else ["--no-wishes"])])
 
 
 def _drawn(done: Reproduction, folder: Path) -> dict[str, str]:
@@ -163,7 +184,8 @@ def _lead(done: Reproduction) -> str:
     epochs, size = recipe.training.epochs, recipe.preprocessing.size
     if epochs != len(paper.GPU) or size != paper.SIZE:
         warnings.append(
-            f"shortened: {epochs} epochs and {size} × {size} pixels; the paper has "
+            f"shortened: {epochs} {'epoch' if epochs == 1 else 'epochs'} and {size} × {size} "
+            "pixels; the paper has "
             f"{len(paper.GPU)} and {paper.SIZE} × {paper.SIZE}."
         )
     if done.manifest.notes.get("sampled"):

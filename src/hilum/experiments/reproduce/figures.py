@@ -203,7 +203,8 @@ def _short(number: float) -> str:
 def _with_intervals(
     axes: Any, points: list[Point], at: Any, metric: str, colour: str, marker: str
 ) -> None:
-    x = [at(p) for p in points]
+    # A little apart, so that the intervals of both can be seen.
+    x = [at(p) * (1.03 if metric == "auroc" else 1 / 1.03) for p in points]
     estimates = [getattr(p, metric) for p in points]
     axes.plot(x, [e.value for e in estimates], marker=marker, color=colour, lw=1.3, markersize=5,
               label={"auroc": "AUROC"}.get(metric, metric))  # fmt: skip

@@ -125,7 +125,8 @@ def _dense() -> Row:
         "A dense network on pixels would need tens or even hundreds of millions of neurons.",
         "in part",
         f"of weights, not of neurons: one dense layer on {inputs:,} pixels has "
-        f"{small / 1e6:.0f} million weights with 128 units, {large / 1e6:.0f} million with 1,000 (arithmetic)",
+        f"{small / 1e6:.0f} million weights with 128 units, {large / 1e6:.0f} million with 1,000 "
+        "(arithmetic)",
     )
 
 
@@ -174,8 +175,8 @@ def _ends(done: Reproduction, claim: str, row: str, name: object) -> Row:
     return (
         claim,
         _verdict(first, last),
-        f"{said}. One seed each; held where the intervals of the first and the last accuracy do not "
-        "meet",
+        f"{said}. One seed each; held where the intervals of the first and the last accuracy do "
+        "not meet",
     )
 
 

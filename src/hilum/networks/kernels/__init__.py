@@ -51,7 +51,7 @@ def status() -> str:
     loaded, what = library.load()
     if loaded is not None:
         return f"fast CPU kernels: {what}"
-    return f"no fast CPU kernels: {what}; paper2021 trains about four times slower"
+    return f"no fast CPU kernels: {what}; paper2021 trains about four times slower in float32"
 
 
 @contextmanager

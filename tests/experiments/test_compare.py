@@ -1,0 +1,485 @@
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hilum.cli.app import run
+from hilum.datasets.manifest import Manifest
+from hilum.errors import FolderTaken, Interrupted, Refused, UsageError
+from hilum.evaluation.scores import Scores
+from hilum.experiments import paper
+from hilum.experiments.compare import agreement, breakdown, jobs, speed
+from hilum.experiments.compare import compare as comparing
+from hilum.experiments.compare.agreement import equivalence
+from hilum.experiments.compare.comparison import Comparison
+from hilum.experiments.compare.jobs import Job, Outcome, perform
+from hilum.experiments.compare.sample import of_films, sample
+from hilum.machine import Place
+from hilum.progress import SILENT, Progress
+from hilum.training.learner import TorchLearner
+from hilum.training.parts import Films
+from hilum.training.recipe import Recipe
+from hilum.training.sequential import ReferenceLearner
+
+MARGIN = 0.02
+
+
+# --- equivalence --------------------------------------------------------------------------------
+
+
+def test_equals_are_alike_and_a_planted_difference_is_found() -> None:
+    rng = np.random.default_rng(0)
+    noise = rng.normal(0, 0.004, 6)
+    assert equivalence(noise, MARGIN).verdict == "alike"
+    found = equivalence(noise + 0.06, MARGIN)
+    assert found.verdict == "different"
+    assert found.low is not None and found.low < 0.06 < found.high  # type: ignore[operator]
+
+
+def test_few_and_noisy_runs_leave_the_question_open() -> None:
+    assert equivalence([0.03, -0.03], MARGIN).verdict == "open"
+    single = equivalence([0.0], MARGIN)
+    assert single.verdict == "not tested" and single.low is None and single.p is None
+
+
+def test_identical_runs_are_alike() -> None:
+    assert equivalence([0.0, 0.0, 0.0], MARGIN).verdict == "alike"
+
+
+def test_a_difference_at_the_margin_passes_in_one_of_twenty_at_most() -> None:
+    rng = np.random.default_rng(1)
+    passed = [
+        equivalence(rng.normal(MARGIN, 0.01, 5), MARGIN).verdict == "alike" for _ in range(2000)
+    ]
+    assert np.mean(passed) < 0.065  # 5 %, and three standard errors
+
+
+@given(st.lists(st.floats(-0.1, 0.1), min_size=2, max_size=8))
+def test_the_verdict_the_interval_and_p_agree(differences: list[float]) -> None:
+    found = equivalence(differences, MARGIN)
+    assert found.low is not None and found.high is not None and found.p is not None
+    assert found.low <= found.difference <= found.high
+    assert (found.verdict == "alike") == (found.low > -MARGIN and found.high < MARGIN)
+    if abs(found.p - 0.05) > 1e-6:
+        assert (found.verdict == "alike") == (found.p < 0.05)
+
+
+def test_the_interval_is_students() -> None:
+    found = equivalence([0.01, 0.02, 0.03], MARGIN)
+    # mean .02, s .01, t(.95, 2) = 2.919986
+    assert found.high == pytest.approx(0.02 + 2.919986 * 0.01 / 3**0.5, abs=1e-7)
+
+
+def epochs_of(bias: float, seed: int, count: int = 3) -> list[dict[str, Any]]:
+    """Epochs of a made-up run, its losses higher and its accuracies lower by ``bias``."""
+    wobble = 0.001 * np.random.default_rng(seed).normal(size=count)
+    return [
+        {
+            "epoch": k + 1,
+            "seconds": 2.0 + seed,
+            "ms_per_step": 100.0 + seed,
+            "loss": 0.5 / (k + 1) + bias,
+            "accuracy": 0.8,
+            "val_loss": 0.4 / (k + 1) + bias + wobble[k],
+            "val_accuracy": 0.9 - bias + wobble[k],
+            "val_auroc": 0.95 - bias + wobble[k],
+            "lr": 0.001,
+        }
+        for k in range(count)
+    ]
+
+
+def test_runs_are_paired_by_the_seeds_that_both_have() -> None:
+    first = {seed: epochs_of(0.0, seed) for seed in (0, 1, 2)}
+    second = {seed: epochs_of(0.1, seed) for seed in (1, 2, 3)}
+    found = agreement.compare_runs(first, second)
+    assert set(found) == set(agreement.MARGINS)
+    assert all(e.n == 2 for e in found.values())
+    assert found["val_loss"].difference == pytest.approx(0.1)
+    assert found["curve_loss"].verdict == "different"
+    assert found["val_accuracy"].difference == pytest.approx(-0.1)
+
+
+def test_a_measure_that_is_not_defined_is_left_out() -> None:
+    epochs = [{**e, "val_auroc": None} for e in epochs_of(0.0, 0)]
+    assert "val_auroc" not in agreement.compare_runs({0: epochs}, {0: epochs})
+
+
+def test_flips_are_counted_at_one_half() -> None:
+    first, second = np.array([-1.0, 1.0, 0.1, -3.0]), np.array([-0.1, -1.0, 0.2, 3.0])
+    assert agreement.flipped(first, second) == 2
+    runs = {0: first, 1: second, 2: first}
+    assert agreement.flips_between_seeds(runs) == [2, 0, 2]
+    assert agreement.flips_between_places(runs, {1: first, 5: first}) == [2]
+
+
+# --- speed --------------------------------------------------------------------------------------
+
+
+def test_the_papers_speed_up_comes_out_of_its_tables() -> None:
+    found = speed.speed_up([e.seconds for e in paper.CPU], [e.seconds for e in paper.GPU])
+    assert round(found["ratio"], 2) == paper.SPEED_UP
+    assert (round(found["least"], 2), round(found["most"], 2)) == (5.70, 6.48)
+    assert found["least"] < found["low"] < found["ratio"] < found["high"] < found["most"]
+
+
+def test_one_epoch_has_no_interval() -> None:
+    assert speed.speed_up([4.0], [2.0])["low"] is None
+
+
+@pytest.mark.parametrize(
+    ("setup", "seconds", "epochs"),
+    [(10, 5, 0), (9, 10, 0), (30, 5, 4), (30, 12, None), (8, 11, None), (31, 5, 5)],
+)
+def test_break_even(setup: float, seconds: float, epochs: int | None) -> None:
+    """Against a baseline of 10 s set-up and 10 s an epoch."""
+    assert speed.break_even(setup, seconds, 10, 10) == epochs
+
+
+# --- fewer films --------------------------------------------------------------------------------
+
+
+def test_a_sample_takes_whole_patients_of_each_part_and_class(films: Manifest) -> None:
+    some = of_films(films, 50)
+    assert 35 <= len(some) <= 65
+    whole = {p: films.patient.count(p) for p in set(some.patient)}
+    assert {p: some.patient.count(p) for p in whole} == whole
+    assert {row[0] for row in some.counts()} == {"train", "validation", "test"}
+    assert all(min(row[1:3]) > 0 for row in some.counts())
+    assert some.notes["sampled"]["of"] == len(films)
+
+
+def test_smaller_samples_lie_within_larger_ones(films: Manifest) -> None:
+    half, quarter = (sample(films, share, parts=("train",)) for share in (0.5, 0.25))
+    assert set(quarter.path) < set(half.path) < set(films.path)
+    for part in ("validation", "test"):
+        assert half.of_part(part).path == films.of_part(part).path
+
+
+# --- processes ----------------------------------------------------------------------------------
+
+
+def job_in(folder: Path) -> Job:
+    return Job("train", folder / "runs" / "a", "cpu:1", folder / "r.toml", folder / "films.csv")
+
+
+def test_a_process_that_dies_is_a_failed_job_with_a_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs, "WORKER", "hilum.no_such_room")
+    outcome = perform(job_in(tmp_path), SILENT)
+    assert outcome.status == "failed"
+    assert "no_such_room" in outcome.reason and "exit code 1" in outcome.reason
+
+
+def test_what_was_found_is_not_computed_again_and_failures_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs, "WORKER", "hilum.no_such_room")
+    job = job_in(tmp_path)
+    job.kept.parent.mkdir()
+    job.kept.write_text(json.dumps({"status": "done", "reason": "", "found": {"x": 1}}))
+    assert perform(job, SILENT).found == {"x": 1}
+    job.kept.write_text(json.dumps({"status": "failed", "reason": "before", "found": {}}))
+    assert "no_such_room" in perform(job, SILENT).reason
+
+
+def test_a_job_survives_json() -> None:
+    job = Job("breakdown", Path("a/b"), "cuda", Path("r"), Path("m"), 3, ("x=1",), "t")
+    assert Job.from_dict(json.loads(json.dumps(job.as_dict()))) == job
+
+
+# --- where the time goes ------------------------------------------------------------------------
+
+
+def part(count: int = 36, size: int = 32) -> Films:
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 255, (count, size, size), dtype=np.uint8)
+    return Films(pixels, np.arange(count), (np.arange(count) % 2).astype(np.int8), np.arange(count))
+
+
+def tiny(name: str = "paper2021", size: int = 32) -> Recipe:
+    options = {"filters": [8, 8], "units": [4]} if name == "paper2021" else {}
+    return Recipe.from_dict(
+        {
+            "network": {"name": name, "options": options},
+            "preprocessing": {"size": size},
+            "training": {"batch": 8, "epochs": 2},
+            "augmentation": {"zoom": 0.1},
+        }
+    )
+
+
+@pytest.mark.parametrize("name", ["paper2021", "compact"])
+def test_the_parts_of_a_step_on_torch(name: str) -> None:
+    recipe, films = tiny(name), part()
+    learner = TorchLearner(recipe, Place("cpu", 1, 1, "float32"), (1.0, 1.0))
+    found = breakdown._torch(learner, films, recipe, breakdown._batches(len(films), recipe))
+    parts = found["parts"]
+    assert set(parts) == set(breakdown.PARTS)
+    assert min(parts["convolution"], parts["optimiser"], parts["data"], parts["dense"]) > 0
+    assert parts["transfer"] == parts["exchange"] == 0
+    assert found["steps"] == breakdown.STEPS and found["ms_per_step"] > 0
+
+
+def test_the_parts_of_a_step_of_the_reference_add_up() -> None:
+    recipe, films = tiny(), part()
+    learner = ReferenceLearner(recipe, (1.0, 1.0))
+    found = breakdown._reference(learner, films, recipe, np.arange(8))
+    assert sum(found["parts"].values()) == pytest.approx(found["ms_per_step"], abs=0.02)
+    assert found["parts"]["convolution"] > 0 and found["parts"]["pooling"] > 0
+    from hilum.networks import reference
+
+    assert not hasattr(reference.correlate, "__wrapped__")  # the timers are gone again
+
+
+def event(name: str, parent: Any = None) -> Any:
+    return SimpleNamespace(name=name, cpu_parent=parent)
+
+
+def test_an_operator_belongs_to_its_nearest_name_but_a_marked_range_comes_first() -> None:
+    step = event("hilum step")
+    backward = event("autograd::engine::evaluate_function: ConvolutionBackward0", step)
+    assert breakdown._part(event("aten::add", backward)) == "convolution"
+    assert breakdown._part(event("_FirstBlock", step)) == "convolution"
+    assert breakdown._part(event("aten::max_pool2d_with_indices", step)) == "pooling"
+    data = event("hilum data", step)
+    assert breakdown._part(event("aten::mm", data)) == "data"
+    assert breakdown._part(event("aten::relu", step)) is None
+
+
+# --- the whole, with made-up runs ---------------------------------------------------------------
+
+
+class MadeUp:
+    """In place of ``perform``: runs whose numbers are planted, by place."""
+
+    def __init__(self, stop_after: int | None = None) -> None:
+        self.done: list[str] = []
+        self.stop_after = stop_after
+
+    def __call__(self, job: Job, progress: Progress) -> Outcome:
+        if job.kept.is_file():
+            return Outcome(**json.loads(job.kept.read_text()))
+        if self.stop_after is not None and len(self.done) == self.stop_after:
+            raise KeyboardInterrupt
+        outcome = self.outcome(job)
+        self.done.append(job.folder.name)
+        if outcome.status == "done":
+            job.kept.parent.mkdir(exist_ok=True)
+            job.kept.write_text(json.dumps({"status": "done", "found": outcome.found}))
+        return outcome
+
+    def outcome(self, job: Job) -> Outcome:
+        if job.place.startswith("cuda"):
+            return Outcome("skipped", "no such place here: cuda.")
+        if job.place.startswith("reference"):
+            return Outcome("failed", "it broke.")
+        slow = {"cpu:1": 6.0, "cpu:2": 3.0}.get(job.place.split("@")[0], 3.0)
+        bias = 0.2 if "bfloat16" in job.place else 0.0
+        if job.kind == "breakdown":
+            parts = dict.fromkeys(breakdown.PARTS, 1.0) | {"convolution": 10.0}
+            return Outcome(
+                "done", found={"parts": parts, "ms_per_step": 17.0, "steps": 6, "method": "m"}
+            )
+        epochs = epochs_of(bias, job.seed)
+        for epoch in epochs:
+            epoch["seconds"] *= slow
+            epoch["ms_per_step"] *= slow
+        self.write_scores(job, bias)
+        environment = {
+            "place": job.place, "precision": "float32", "threads": 1, "processes": 1,
+            "processor": "p", "cores": 2, "memory_gib": 8, "hilum": "0", "torch": "2",
+            "python": "3",
+        }  # fmt: skip
+        return Outcome(
+            "done",
+            found={
+                "environment": environment, "epochs": epochs, "films": 64, "steps": 4,
+                "setup_seconds": 5.0 if slow > 3 else 8.0, "finish_seconds": 1.0,
+                "peak_memory_mib": 500.0, "resumed": False,
+            },
+        )  # fmt: skip
+
+    def write_scores(self, job: Job, bias: float) -> None:
+        manifest = Manifest.read(job.manifest).of_part("validation")
+        n = len(manifest)
+        logit = np.linspace(-2, 2, n) + 0.01 + 8 * bias
+        job.folder.mkdir(parents=True)
+        Scores(
+            manifest.path, manifest.patient, manifest.part, manifest.label, logit,
+            1 / (1 + np.exp(-logit)), ("",) * n, ("",) * n,
+        ).write(job.folder / "scores.csv")  # fmt: skip
+
+
+PLACES = ("cpu:1", "cpu:2", "cpu:2@bfloat16", "cuda", "reference")
+SMALL = ("preprocessing.size=94", "training.epochs=3")
+
+
+@pytest.fixture
+def made_up(monkeypatch: pytest.MonkeyPatch) -> MadeUp:
+    stand_in = MadeUp()
+    monkeypatch.setattr(comparing, "perform", stand_in)
+    monkeypatch.setattr(comparing.machine, "cores", lambda: 2)
+    return stand_in
+
+
+@pytest.fixture(scope="module")
+def planted(
+    films: Manifest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Comparison, MadeUp]]:
+    """A comparison of made-up runs, and what made them."""
+    stand_in = MadeUp()
+    base = tmp_path_factory.mktemp("planted")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HILUM_CACHE", str(base / "cache"))
+        patch.setattr(comparing, "perform", stand_in)
+        patch.setattr(comparing.machine, "cores", lambda: 2)
+        yield (
+            comparing.compare(films, PLACES, seeds=3, overrides=SMALL, out=base / "c"),
+            stand_in,
+        )
+
+
+def test_a_comparison_says_what_was_planted(planted: tuple[Comparison, MadeUp]) -> None:
+    done, made_up = planted
+    assert list(done.measured) == ["cpu:1", "cpu:2", "cpu:2@bfloat16"]
+    assert made_up.done.count("cuda-seed0") == 1  # absent once, not tried again
+    assert done.baseline == "cpu:1" and done.baselines == ["cpu:1", "cpu:2"]
+    ratio = done.speed_up("cpu:2", over="cpu:1")
+    assert ratio is not None and ratio["ratio"] == 2.0 and ratio["n"] == 9
+    assert {e.verdict for e in done.equivalences["cpu:2"].values()} == {"alike"}
+    assert {e.verdict for e in done.equivalences["cpu:2@bfloat16"].values()} == {"different"}
+    assert done.flips["cpu:2"] == [0, 0, 0]
+    assert min(done.flips["cpu:2@bfloat16"]) > 0
+
+    content = json.loads((done.folder / "comparison.json").read_text())
+    by_place = {place["place"]: place for place in content["places"]}
+    assert content["format"] == 1 and list(by_place) == list(PLACES)
+    assert by_place["cuda"]["status"] == "skipped" and "no such place" in by_place["cuda"]["reason"]
+    assert "seconds_an_epoch" not in by_place["cuda"]  # no figure that was not measured
+    assert by_place["reference"]["reason"] == "it broke."
+    assert by_place["cpu:1"]["seconds_an_epoch"]["n"] == 9
+    # Set-up is 3 s longer; an epoch of three seeds takes 18 s and 9 s on average.
+    assert [row["epochs"] for row in content["break_even"]] == [1, 1]
+
+
+def test_its_tables_figures_and_pages_are_written(planted: tuple[Comparison, MadeUp]) -> None:
+    out = planted[0].folder
+    for number in range(1, 6):
+        for ending in ("csv", "md"):
+            assert (out / "tables" / f"table-{number}.{ending}").is_file()
+    for number in range(5, 9):
+        for ending in ("png", "svg"):
+            assert (out / "figures" / f"figure-{number}.{ending}").stat().st_size > 1000
+    with (out / "tables" / "table-2.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [row["epoch"] for row in rows] == ["1", "2", "3"]
+    assert float(rows[0]["s an epoch"]) == pytest.approx((12 + 18 + 24) / 3)
+    assert float(rows[0]["s an epoch (paper)"]) == paper.CPU[0].seconds
+    with (out / "tables" / "epochs.csv").open(newline="") as stream:
+        assert len(list(csv.DictReader(stream))) == 3 * 3 * 3
+    page = (out / "report.html").read_text("utf-8")
+    assert "cuda was not measured: no such place here" in page
+    assert "reference was not measured: it broke." in page
+    assert "<b>different</b>" in page and "<b>alike</b>" in page
+
+
+def test_an_interrupted_comparison_goes_on(
+    films: Manifest, made_up: MadeUp, tmp_path: Path
+) -> None:
+    made_up.stop_after = 2
+    with pytest.raises(Interrupted, match="--resume"):
+        comparing.compare(films, ("cpu:1", "cpu:2"), seeds=2, overrides=SMALL, out=tmp_path / "c")
+    first = list(made_up.done)
+    made_up.stop_after = None
+    done = comparing.resume(tmp_path / "c")
+    assert made_up.done[:2] == first and len(set(made_up.done)) == len(made_up.done) == 6
+    assert done.seeds == (0, 1) and len(done.places["cpu:2"].found) == 2
+
+
+def test_one_failed_seed_leaves_the_others(
+    films: Manifest, made_up: MadeUp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usual = made_up.outcome
+
+    def sometimes(job: Job) -> Outcome:
+        bad = job.place == "cpu:2" and job.seed == 0 and job.kind == "train"
+        return Outcome("failed", "killed.") if bad else usual(job)
+
+    monkeypatch.setattr(made_up, "outcome", sometimes)
+    done = comparing.compare(
+        films, ("cpu:1", "cpu:2"), seeds=2, overrides=SMALL, out=tmp_path / "c"
+    )
+    assert list(done.places["cpu:2"].found) == [1]
+    assert done.shared_seeds("cpu:1", "cpu:2") == [1]
+    assert done.speed_up("cpu:2", "cpu:1")["n"] == 3  # type: ignore[index]
+    assert "cpu:2 was measured in part: killed." in (tmp_path / "c" / "report.html").read_text()
+
+
+def test_nothing_measured_is_refused_with_the_reasons(
+    films: Manifest, made_up: MadeUp, tmp_path: Path
+) -> None:
+    with pytest.raises(Refused, match="it broke"):
+        comparing.compare(films, ("cuda", "reference"), overrides=SMALL, out=tmp_path / "c")
+
+
+def test_wrong_usage_is_told_before_anything_is_done(films: Manifest, tmp_path: Path) -> None:
+    out = tmp_path / "c"
+    with pytest.raises(UsageError, match="two or more"):
+        comparing.compare(films, ["cpu:1"], out=out)
+    with pytest.raises(UsageError, match="no such place"):
+        comparing.compare(films, ["cpu:1", "gpu"], out=out)
+    with pytest.raises(UsageError, match="twice"):
+        comparing.compare(films, ["cpu:1", "cpu:1"], out=out)
+    with pytest.raises(UsageError, match="baseline"):
+        comparing.compare(films, ["cpu:1", "reference"], baseline="cpu:9", out=out)
+    with pytest.raises(UsageError, match="val_accuracy"):
+        comparing.compare(films, ["cpu:1", "reference"], margins={"val_acuracy": 1}, out=out)
+    with pytest.raises(UsageError, match="no comparison was begun"):
+        comparing.resume(out)
+    assert not out.exists()
+    out.mkdir()
+    (out / "mine.txt").write_text("x")
+    with pytest.raises(FolderTaken):
+        comparing.compare(films, ["cpu:1", "reference"], out=out)
+
+
+def test_the_command_refuses_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["compare", "--on", "cpu:1"]) == 2
+    assert run(["compare", "x", "--margin", "val_loss=much", "--on", "cpu:1"]) == 2
+    assert run(["compare", "x", "--resume", "y"]) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 3 and all(line.startswith("hilum: ") for line in lines)
+
+
+# --- and once in processes of their own -----------------------------------------------------------
+
+
+def test_a_real_comparison(films: Manifest, tmp_path: Path) -> None:
+    done = comparing.compare(
+        films,
+        ["cpu:1", "reference", *([] if torch.cuda.is_available() else ["cuda"])],
+        "fast",
+        overrides=["preprocessing.size=32", "training.epochs=1", "training.batch=16"],
+        breakdown=False,
+        out=tmp_path / "c",
+    )
+    assert list(done.measured) == ["cpu:1"]
+    found = done.places["cpu:1"].found[0]
+    assert found["setup_seconds"] > 0.3 and len(found["epochs"]) == 1
+    assert found["environment"]["threads"] == 1
+    assert "the reference cannot train this recipe" in done.places["reference"].reason
+    if "cuda" in done.places:
+        assert done.places["cuda"].status == "skipped"
+    assert (tmp_path / "c" / "runs" / "cpu-1-seed0" / "model.hilum" / "bundle.json").is_file()

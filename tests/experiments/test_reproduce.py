@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hilum.datasets.manifest import Manifest
+from hilum.errors import UsageError
+from hilum.experiments import paper
+from hilum.experiments.compare.jobs import Job
+from hilum.experiments.reproduce import matrix, reproduce, reread, wishes
+from hilum.experiments.reproduce.reproduce import Settings
+
+SMALL = Settings(
+    on=("cpu:1", "cpu:1@bfloat16"),
+    films=100,
+    epochs=1,
+    changes=("preprocessing.size=94",),
+    sequential_films=30,
+    wish_epochs=1,
+    wish_size=94,
+    wish_shares=(0.5, 1.0),
+    wish_sizes=(94,),
+    wish_widths=(1.0,),
+)
+
+
+def test_the_papers_figures_fit_each_other() -> None:
+    assert reread.possible_validation_films() == [1040]
+    assert sum(paper.MATRIX.values()) == 624
+    for name, estimate in matrix.paper_metrics().items():
+        if name in paper.METRICS:
+            assert estimate.value is not None
+            assert abs(estimate.value - paper.METRICS[name]) < 0.005
+    accuracy = matrix.paper_metrics()["accuracy"]
+    assert (round(accuracy.low or 0, 3), round(accuracy.high or 0, 3)) == (0.903, 0.944)
+    means = [sum(e.seconds for e in epochs) / 10 for epochs in (paper.GPU, paper.CPU)]
+    assert means == [91.3, 559.6]
+
+
+def test_the_judged_part_is_named_for_what_it_is(films: Manifest) -> None:
+    assert matrix.part_of(films) == ("test", "the published test part")
+    drawn = replace(films, notes={"drawn": {"shares": {"test": 0.15}}})
+    assert "drawn by patient" in matrix.part_of(drawn)[1]
+    without = films.select(np.array([part != "test" for part in films.part]))
+    assert matrix.part_of(without)[0] == "validation"
+
+
+def test_a_wish_changes_one_thing_at_a_time() -> None:
+    rows = wishes.settings(128, wishes.SHARES, wishes.SIZES, wishes.WIDTHS)
+    middle = wishes.Setting()
+    for row in rows.values():
+        assert middle in row
+        assert all(
+            sum(getattr(s, k) != getattr(middle, k) for k in ("share", "size", "width")) <= 1
+            for s in row
+        )
+    assert wishes.Setting(size=500).parameters == 1_467_137
+
+
+def test_the_paper_from_start_to_end(films: Manifest, inside: list[Job], tmp_path: Path) -> None:
+    out = tmp_path / "r"
+    done = reproduce.reproduce(films, SMALL, out=out)
+    for number in range(1, 7):
+        assert (out / "tables" / f"table-{number}.csv").is_file()
+    for number in range(1, 10):
+        assert (out / "figures" / f"figure-{number}.png").stat().st_size > 1000
+    content = json.loads((out / "reproduction.json").read_text())
+    counts = content["table_6"]["half"]["confusion"]
+    judged = done.manifest.of_part("test")
+    assert sum(counts.values()) == content["table_6"]["films"] == len(judged)
+    assert counts["tp"] + counts["fn"] == int((judged.label == 1).sum())
+
+    assert done.sequential is not None and list(done.sequential.measured) == ["reference", "cpu:1"]
+    assert done.sequential.speed_up("cpu:1", "reference")["ratio"] > 1  # type: ignore[index]
+    share = done.sequential.part_share("reference", "convolution")
+    assert share is not None and share > 0.3
+
+    assert done.wishes is not None
+    half, full = done.wishes.of("patients")
+    assert half.patients < full.patients and half.epochs == 2 * full.epochs == 2
+    assert full.accuracy is not None and full.accuracy.low is not None
+    assert [job.kind for job in inside].count("train") == 2 + 2 + 2
+
+    page, again = (out / "report.html").read_text(), (out / "paper.html").read_text()
+    assert "the published test part" in page and "shortened: 1 epoch and 94" in page
+    for slip in paper.SLIPS:
+        assert slip[0] in again
+    assert "1,040" in again and "6.13, by epoch 5.70 to 6.48" in again
+
+
+def test_settings_survive_their_file_and_a_wrong_folder_is_told(tmp_path: Path) -> None:
+    (tmp_path / "plan.json").write_text(json.dumps({"format": 1, **vars(SMALL)}))
+    assert Settings.read(tmp_path) == SMALL
+    with pytest.raises(UsageError, match="no reproduction was begun"):
+        reproduce.resume(tmp_path / "none")
