@@ -2,7 +2,7 @@
 
     python keras_step.py FILMS.npz float32|mixed_bfloat16
 
-XLA is off, as Keras chooses by itself on a CPU: it was measured slower by half and more there.
+XLA is off, as Keras chooses by itself on a CPU; switched on it was no faster.
 """
 
 from __future__ import annotations

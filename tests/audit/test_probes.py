@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from hilum.audit import probes
-from hilum.audit.findings import findings
 from hilum.audit.probes import CROSS_VALIDATED, Probing
+from hilum.audit.rules import findings
 from hilum.datasets import phantom
 
 #: What each planted shortcut must be found by, beside the combined probe.

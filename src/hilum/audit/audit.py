@@ -15,8 +15,9 @@ import hilum
 from hilum import machine
 from hilum.audit import duplicates, probes, survey
 from hilum.audit.duplicates import KINDS, Group
-from hilum.audit.findings import Finding, films_by_part, findings
+from hilum.audit.findings import Finding
 from hilum.audit.probes import Probing
+from hilum.audit.rules import films_by_part, findings
 from hilum.audit.survey import NUMBERS, WORDS, Survey
 from hilum.films.workers import Workers
 from hilum.progress import SILENT, Progress

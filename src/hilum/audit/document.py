@@ -15,8 +15,9 @@ import hilum
 from hilum import report
 from hilum.audit import duplicates, figures, probes, survey
 from hilum.audit.duplicates import KINDS, Group
-from hilum.audit.findings import Finding, films_by_part
+from hilum.audit.findings import Finding
 from hilum.audit.probes import BOUND, CROSS_VALIDATED, Result
+from hilum.audit.rules import films_by_part
 from hilum.errors import UnreadableFilm
 from hilum.report import Section
 
