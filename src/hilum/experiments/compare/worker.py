@@ -81,7 +81,7 @@ def _train(job: Job, began: float) -> dict[str, Any]:
         "steps": steps_in_epoch(films, recipe),
         "setup_seconds": watch.first and round(watch.first - began, 3),
         "finish_seconds": watch.last and round(time.time() - watch.last, 3),
-        "peak_memory_mib": _peak_memory(run.environment.get("place", job.place)),
+        "peak_memory_mib": _peak_memory(run.environment.get("place", job.place), watch.resident),
         "resumed": resumed,
     }
 
@@ -93,6 +93,7 @@ def _watch(began: float) -> Any:
     class Watch(Telling):
         first: float | None = None
         last: float | None = None
+        resident = 0
 
         @contextmanager
         def stage(
@@ -104,7 +105,7 @@ def _watch(began: float) -> Any:
                 yield advance
 
         def row(self, table: str, values: dict[str, object]) -> None:
-            self.last = time.time()
+            self.last, self.resident = time.time(), _resident(resource.RUSAGE_SELF)
             super().row(table, values)
 
         def warn(self, text: str) -> None:
@@ -119,17 +120,24 @@ def _breakdown(job: Job) -> dict[str, Any]:
     return breakdown(job)
 
 
-def _peak_memory(place: str) -> float:
-    """MiB: the largest resident set of this process or of one of its workers; on a GPU, its own."""
+def _peak_memory(place: str, resident: int) -> float:
+    """MiB of the largest process while it trained: this one or one of its workers; a GPU's own.
+
+    Parameters
+    ----------
+    resident : of this process after its last epoch, in bytes; what comes later scores films
+    """
     if place.startswith("cuda"):
         import torch
 
         return round(torch.cuda.max_memory_allocated() / 2**20, 1)
-    largest = max(resource.getrusage(who).ru_maxrss for who in _EVERYONE)
-    return round(largest / (1024 if sys.platform != "darwin" else 2**20), 1)
+    return round(max(resident, _resident(resource.RUSAGE_CHILDREN)) / 2**20, 1)
 
 
-_EVERYONE = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+def _resident(whose: int) -> int:
+    """The largest resident set in bytes; of children, those that have ended."""
+    largest = resource.getrusage(whose).ru_maxrss
+    return largest if sys.platform == "darwin" else largest * 1024
 
 
 def _die_with_the_parent() -> None:
