@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from hilum.bundle import Bundle
 from hilum.datasets.manifest import Manifest
 from hilum.training.recipe import Recipe
@@ -50,17 +52,23 @@ def card(bundle: Bundle, recipe: Recipe, manifest: Manifest, separation: dict[st
         "",
         "## Figures",
         "",
-        "On the validation part, which shares hospital, machines and shortcuts with the training "
-        "part, and on which the thresholds were chosen: expect less on films from elsewhere.",
+        "The validation part shares hospital, machines and shortcuts with the training part, and "
+        "the thresholds were chosen on it"
+        + (
+            "; the test part chose nothing but is of the same source, unless it was published apart"
+            if "test" in bundle.metrics
+            else ""
+        )
+        + ". Expect less on films from elsewhere.",
         "",
-        "| metric | value | 95 % interval | films |",
-        "|---|---|---|---|",
+        "| metric | " + " | ".join(f"{part} (95 % interval)" for part in bundle.metrics) + " |",
+        "|---|" + "---|" * len(bundle.metrics),
     ]
     for name in SHOWN:
-        value = bundle.metrics["validation"][name]
-        shown = "–" if value["value"] is None else f"{value['value']:.3f}"
-        ends = "–" if value["low"] is None else f"{value['low']:.3f} to {value['high']:.3f}"
-        lines.append(f"| {name.replace('_', ' ')} | {shown} | {ends} | {value['n']} |")
+        cells = [_cell(measured[name]) for measured in bundle.metrics.values()]
+        lines.append(f"| {name.replace('_', ' ')} | {' | '.join(cells)} |")
+    counts = ", ".join(f"{m['auroc']['n']} films of {part}" for part, m in bundle.metrics.items())
+    lines += ["", f"At the operating point {bundle.default_operating_point}; {counts}."]
     shifts = {name: area for name, area in separation.items() if name != "plain"}
     if shifts:
         worst = min(shifts, key=lambda name: shifts[name])
@@ -102,3 +110,11 @@ def card(bundle: Bundle, recipe: Recipe, manifest: Manifest, separation: dict[st
         "",
     ]
     return "\n".join(lines)
+
+
+def _cell(estimate: dict[str, Any]) -> str:
+    if estimate["value"] is None:
+        return "–"
+    if estimate["low"] is None:
+        return f"{estimate['value']:.3f}"
+    return f"{estimate['value']:.3f} ({estimate['low']:.3f} to {estimate['high']:.3f})"

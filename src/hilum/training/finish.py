@@ -109,7 +109,15 @@ def finish(
         )
         scores = score_cached(Model(draft, threads), manifest, cache)
         advance(1)
-        draft = replace(draft, metrics={"validation": _measured(scores, points["balanced"])})
+        judged = {
+            part for part, counts in zip(scores.part, scores.is_judged, strict=True) if counts
+        }
+        measured = {
+            part: _measured(scores, part, points["balanced"])
+            for part in ("validation", "test")
+            if part in judged
+        }
+        draft = replace(draft, metrics=measured)
         bundle = replace(draft, card=card(draft, recipe, manifest, separation)).sealed()
         advance(1)
     return Finished(bundle, scores, gap, separation)
@@ -156,9 +164,9 @@ def _some(*parts: Films, count: int = 32) -> NDArray[np.uint8]:
     return np.concatenate(taken)[:count]
 
 
-def _measured(scores: Scores, point: OperatingPoint) -> dict[str, Any]:
-    """Metrics on plain validation, each with its interval."""
-    found = measure(scores.select(np.array(scores.part) == "validation"), {point.name: point})
+def _measured(scores: Scores, part: str, point: OperatingPoint) -> dict[str, Any]:
+    """Metrics on a part as it is, each with its interval."""
+    found = measure(scores.select(np.array(scores.part) == part), {point.name: point})
     estimates = {**found.ranking, **found.points[point.name].answered, **found.calibration}
     return {name: estimate.as_dict() for name, estimate in estimates.items()}
 
