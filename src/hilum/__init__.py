@@ -30,6 +30,9 @@ _WHERE = {
     "Prediction": "hilum.inference.model",
     "evaluate": "hilum.evaluation.evaluate",
     "train": "hilum.training.train",
+    "audit": "hilum.audit.audit",
+    "compare": "hilum.experiments.compare.compare",
+    "reproduce": "hilum.experiments.reproduce.reproduce",
     "errors": "hilum",
 }
 

@@ -59,25 +59,31 @@ class Choice:
     def pooled(self) -> tuple[Array, Floats, Floats, NDArray[np.int64]]:
         """(label, logit, weight, patient number) of every scored film of every condition.
 
-        Plain films weigh as much as all shifts together, and shifts the same among themselves;
-        all weights sum to n times the number of conditions.
+        Plain films weigh as much as all shifts together, and shifts the same among themselves.
         """
+        count = len(self.logits)
+        if count == 1 or "plain" not in self.logits:
+            return self.weighted({})
+        return self.weighted({"plain": count - 1.0})
+
+    def weighted(
+        self, weights: Mapping[str, float]
+    ) -> tuple[Array, Floats, Floats, NDArray[np.int64]]:
+        """The same, each condition with this weight (1 where it is not named), scaled so that all
+        weights sum to n times the number of conditions."""
         label = np.tile(np.asarray(self.label), len(self.logits))
         logit = np.concatenate([np.asarray(z, np.float64) for z in self.logits.values()])
         patient = np.tile(groups(self.patient), len(self.logits))
+        shares = np.array([weights.get(name, 1.0) for name in self.logits])
+        known = [np.isfinite(z) for z in self.logits.values()]
         weight = np.concatenate(
-            [np.isfinite(z) * (self._share(name) * len(self.label) / max(1, np.isfinite(z).sum()))
-             for name, z in self.logits.items()]
-        )  # fmt: skip
-        known = np.isfinite(logit)
-        return label[known], logit[known], weight[known], patient[known]
-
-    def _share(self, condition: str) -> float:
-        """Weight of a condition; the mean over all conditions is 1."""
-        count = len(self.logits)
-        if count == 1 or "plain" not in self.logits:
-            return 1.0
-        return count / 2 if condition == "plain" else count / (2 * (count - 1))
+            [
+                here * (share * len(self.label) / max(1, here.sum()))
+                for here, share in zip(known, shares / shares.mean(), strict=True)
+            ]
+        )
+        mask = np.concatenate(known)
+        return label[mask], logit[mask], weight[mask], patient[mask]
 
     @property
     def words(self) -> str:
@@ -131,8 +137,12 @@ def fit_calibration(
 
 
 def calibrate(choice: Choice) -> Calibration:
-    """:func:`fit_calibration` on all conditions of a choice, pooled."""
-    label, logit, weight, _ = choice.pooled
+    """:func:`fit_calibration` on all conditions of a choice, each with the same weight.
+
+    A probability is a claim about films to come, and those are more like the shifts than like
+    validation; thresholds give plain films more weight (:attr:`Choice.pooled`).
+    """
+    label, logit, weight, _ = choice.weighted({})
     return fit_calibration(logit, label, weight, fitted_on=choice.words)
 
 

@@ -112,7 +112,7 @@ def finish(
         judged = {
             part for part, counts in zip(scores.part, scores.is_judged, strict=True) if counts
         }
-        measured = {
+        measured: dict[str, Any] = {
             part: _measured(scores, part, points["balanced"])
             for part in ("validation", "test")
             if part in judged

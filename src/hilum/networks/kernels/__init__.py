@@ -10,8 +10,8 @@ or number of channels, a graph being traced), so a caller need not ask. What is 
 - ``relu_pool`` equals torch bit for bit, outputs and gradients, ties and NaN included.
 - The convolutions round otherwise than torch's, as any two algorithms do: about 1e-6 relative in
   float32. Where two values of a window are equal but for that, another of them may win. In
-  bfloat16 the arithmetic is float32 and only the results are rounded, so they lie nearer to the
-  exact sums than autocast's.
+  bfloat16 sums are kept in float32 and only maps are rounded, so results lie nearer to the exact
+  ones than autocast's.
 - A NaN or an infinity comes out as NaN; it may spread over the tile of 4 × 4 outputs around it.
 - No result depends on the number of threads.
 

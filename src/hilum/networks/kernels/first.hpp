@@ -8,7 +8,7 @@ namespace hilum {
 template <class T>
 void first_forward(const float* x, const float* weight, const float* bias, T* y, uint8_t* winners,
                    const Block& s, int threads) {
-    Buffer taps((size_t)TAPS * s.out);
+    Buffer<float> taps((size_t)TAPS * s.out);
     for (int tap = 0; tap < TAPS; tap++)
         for (int c = 0; c < s.out; c++) taps[tap * s.out + c] = weight[c * TAPS + tap];
     Pool::run(s.films * s.rows, threads, [&](Turn& turn) {
@@ -75,7 +75,7 @@ void first_backward(const float* x, const T* dy, const uint8_t* winners, float* 
                     float* dbias, const Block& s, int threads) {
     const size_t part = (size_t)(TAPS + 1) * s.out;
     const int pieces = s.films * s.strips;
-    Buffer partial(part * pieces);
+    Buffer<float> partial(part * pieces);
     Pool::run(pieces, threads, [&](Turn& turn) {
         do {
             const int film = turn.piece / s.strips, strip = turn.piece % s.strips;

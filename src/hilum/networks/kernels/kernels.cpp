@@ -1,7 +1,7 @@
 // Blocks of "3x3 convolution without a frame, bias, ReLU, 2x2 max-pooling" for the CPU.
 //
-// Maps are NHWC (torch's channels_last), float or bfloat16 in memory, float in arithmetic. A pooled
-// pixel keeps its winner as one byte: the place 0..3 in its 2x2 window, row by row, or DEAD where
+// Maps are NHWC (torch's channels_last), float or bfloat16 in memory, sums in float. A pooled pixel
+// keeps its winner as one byte: the place 0..3 in its 2x2 window, row by row, or DEAD where
 // ReLU cut it off. Neither the map before the pool nor its gradient is ever written: only winners
 // carry a gradient, so the backward sums visit a quarter of the products, and fewer where units
 // are dead.
@@ -17,30 +17,30 @@ using namespace hilum;
 
 // What Python calls: each layer, for float and for bfloat16. `dx` may be null.
 #define EXPORT extern "C" __attribute__((visibility("default"))) void
-#define FOR_TYPE(NAME, T)                                                                          \
-    EXPORT pool_forward_##NAME(const T* x, T* y, uint8_t* winners, const Shape* s, int threads) {  \
-        pool_forward(x, y, winners, *s, threads);                                                  \
-    }                                                                                              \
-    EXPORT pool_backward_##NAME(const T* dy, const uint8_t* winners, T* dx, const Shape* s,        \
-                                int threads) {                                                     \
-        pool_backward(dy, winners, dx, *s, threads);                                               \
-    }                                                                                              \
-    EXPORT first_forward_##NAME(const float* x, const float* weight, const float* bias, T* y,      \
-                                uint8_t* winners, const Shape* s, int threads) {                   \
-        first_forward(x, weight, bias, y, winners, Block(*s), threads);                            \
-    }                                                                                              \
-    EXPORT first_backward_##NAME(const float* x, const T* dy, const uint8_t* winners,              \
-                                 float* dweight, float* dbias, const Shape* s, int threads) {      \
-        first_backward(x, dy, winners, dweight, dbias, Block(*s), threads);                        \
-    }                                                                                              \
-    EXPORT block_forward_##NAME(const T* x, const float* weight, const float* bias, T* y,          \
-                                uint8_t* winners, const Shape* s, int threads) {                   \
-        block_forward(x, weight, bias, y, winners, Block(*s), threads);                            \
-    }                                                                                              \
-    EXPORT block_backward_##NAME(const T* x, const float* weight, const T* dy,                     \
-                                 const uint8_t* winners, T* dx, float* dweight, float* dbias,      \
-                                 const Shape* s, int threads) {                                    \
-        block_backward(x, weight, dy, winners, dx, dweight, dbias, Block(*s), threads);            \
+#define FOR_TYPE(NAME, T)                                                                         \
+    EXPORT pool_forward_##NAME(const T* x, T* y, uint8_t* winners, const Shape* s, int threads) { \
+        pool_forward(x, y, winners, *s, threads);                                                 \
+    }                                                                                             \
+    EXPORT pool_backward_##NAME(const T* dy, const uint8_t* winners, T* dx, const Shape* s,       \
+                                int threads) {                                                    \
+        pool_backward(dy, winners, dx, *s, threads);                                              \
+    }                                                                                             \
+    EXPORT first_forward_##NAME(const float* x, const float* weight, const float* bias, T* y,     \
+                                uint8_t* winners, const Shape* s, int threads) {                  \
+        first_forward(x, weight, bias, y, winners, Block(*s), threads);                           \
+    }                                                                                             \
+    EXPORT first_backward_##NAME(const float* x, const T* dy, const uint8_t* winners,             \
+                                 float* dweight, float* dbias, const Shape* s, int threads) {     \
+        first_backward(x, dy, winners, dweight, dbias, Block(*s), threads);                       \
+    }                                                                                             \
+    EXPORT block_forward_##NAME(const T* x, const float* weight, const float* bias, T* y,         \
+                                uint8_t* winners, const Shape* s, int threads) {                  \
+        block_forward(x, weight, bias, y, winners, Block(*s), threads);                           \
+    }                                                                                             \
+    EXPORT block_backward_##NAME(const T* x, const float* weight, const T* dy,                    \
+                                 const uint8_t* winners, T* dx, float* dweight, float* dbias,     \
+                                 const Shape* s, int threads) {                                   \
+        block_backward(x, weight, dy, winners, dx, dweight, dbias, Block(*s), threads);           \
     }
 
 FOR_TYPE(float32, float)

@@ -12,18 +12,19 @@
 namespace hilum {
 
 constexpr int DEAD = 4;
-constexpr int TAPS = 9;    // of a 3x3 filter
-constexpr int GROUP = 32;  // channels come in multiples of this (pooling alone: of 16)
+constexpr int TAPS = 9;               // of a 3x3 filter
+constexpr int GROUP = 32;             // channels come in multiples of this (pooling alone: of 16)
 constexpr int WIDE = AVX512 ? 2 : 1;  // vectors of channels whose nine taps fit the registers
 
-struct Buffer {  // floats, aligned to a cache line
+template <class Number>
+struct Buffer {  // aligned to a cache line, not yet written
     explicit Buffer(size_t count)
-        : memory((float*)std::aligned_alloc(64, (count * sizeof(float) + 127) / 64 * 64),
+        : memory((Number*)std::aligned_alloc(64, (count * sizeof(Number) + 127) / 64 * 64),
                  std::free) {
         if (!memory) throw std::bad_alloc();
     }
-    operator float*() const { return memory.get(); }
-    std::unique_ptr<float, void (*)(void*)> memory;
+    operator Number*() const { return memory.get(); }
+    std::unique_ptr<Number, void (*)(void*)> memory;
 };
 
 struct Shape {  // the input of a layer, and its output's channels

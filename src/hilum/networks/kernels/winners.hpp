@@ -1,21 +1,12 @@
 // Backward convolution from the winners alone.
 #pragma once
 
-#include "layers.hpp"
+#include "gather.hpp"
 
 namespace hilum {
 
-// A segment of pooled pixels: small enough for the L1 cache to hold its input.
-constexpr int SEGMENT_ROWS = 2, SEGMENT_COLUMNS = 16;
-constexpr int CAPACITY = SEGMENT_ROWS * SEGMENT_COLUMNS;
-constexpr int IN_BLOCK = WIDE * LANES;  // input channels whose nine sums fit the registers
-constexpr int PATCH_LINE = (2 * SEGMENT_COLUMNS + 2) * IN_BLOCK;
-constexpr int PATCH = (2 * SEGMENT_ROWS + 2) * PATCH_LINE;
-
-struct Event {  // a winner's gradient, and where in the patch its 3x3 inputs begin
-    float gradient;
-    int32_t at;
-};
+template <class T>
+using Number = typename Products<T>::Number;
 
 template <class T>
 void bias_gradient(const T* dy, const uint8_t* winners, float* dbias, const Block& s, int film,
@@ -30,10 +21,16 @@ void bias_gradient(const T* dy, const uint8_t* winners, float* dbias, const Bloc
     }
 }
 
-// A strip's share, added to dweight[in / IN_BLOCK][out][TAPS][IN_BLOCK].
+// Events of one filter in a segment, and one to make them even.
+template <class T>
+constexpr int CAPACITY = Products<T>::SEGMENT_ROWS * SEGMENT_COLUMNS + 1;
+
+// A strip's share, added to dweight[in / IN_BLOCK][out][TAPS][IN_BLOCK] in the lanes' own order.
 template <class T>
 void weight_gradient(const T* x, const T* dy, const uint8_t* winners, float* dweight,
-                     const Block& s, int film, int begin, int end, float* patch, Event* events) {
+                     const Block& s, int film, int begin, int end, Number<T>* patch,
+                     Event* events) {
+    constexpr int SEGMENT_ROWS = Products<T>::SEGMENT_ROWS;
     for (int row = begin; row < end; row += SEGMENT_ROWS)
         for (int column = 0; column < s.columns; column += SEGMENT_COLUMNS) {
             const int height = std::min(SEGMENT_ROWS, end - row);
@@ -43,7 +40,7 @@ void weight_gradient(const T* x, const T* dy, const uint8_t* winners, float* dwe
             const int ahead_column = right ? 2 * (column + width) + 2 : 0;
             for (int group = 0; group < s.out; group += GROUP) {
                 Event* end_of[GROUP];
-                for (int c = 0; c < GROUP; c++) end_of[c] = events + c * CAPACITY;
+                for (int c = 0; c < GROUP; c++) end_of[c] = events + c * CAPACITY<T>;
                 for (int i = 0; i < height; i++)
                     for (int j = 0; j < width; j++) {
                         const size_t pixel = s.pixel(film, row + i, column + j) + group;
@@ -65,9 +62,8 @@ void weight_gradient(const T* x, const T* dy, const uint8_t* winners, float* dwe
                     for (int i = 0; i < 2 * height + 2; i++)
                         for (int j = 0; j < 2 * width + 2; j++)
                             for (int k = 0; k < IN_BLOCK; k += LANES)
-                                store(patch + i * PATCH_LINE + j * IN_BLOCK + k,
-                                      load(x + s.input(film, 2 * row + i, 2 * column + j) + block +
-                                           k));
+                                copy(x + s.input(film, 2 * row + i, 2 * column + j) + block + k,
+                                     patch + i * PATCH_LINE + j * IN_BLOCK + k);
                     for (int c = 0; c < GROUP; c++) {
                         if (ahead_column + c < s.width)
                             for (int i = ahead_row;
@@ -76,20 +72,8 @@ void weight_gradient(const T* x, const T* dy, const uint8_t* winners, float* dwe
                                          IN_BLOCK * sizeof(T), 0, 1);
                         const size_t filter =
                             (size_t)block * s.out + (size_t)(group + c) * IN_BLOCK;
-                        float* mine = dweight + filter * TAPS;
-                        vec sum[TAPS * WIDE];
-                        UNROLL for (int t = 0; t < TAPS * WIDE; t++)
-                            sum[t] = load(mine + t * LANES);
-                        for (const Event* e = events + c * CAPACITY; e < end_of[c]; e++) {
-                            const float* seen = patch + e->at;
-                            const vec gradient = broadcast(e->gradient);
-                            UNROLL for (int dy = 0; dy < 3; dy++)
-                                UNROLL for (int t = 0; t < 3 * WIDE; t++)
-                                    sum[dy * 3 * WIDE + t] +=
-                                        gradient * load(seen + dy * PATCH_LINE + t * LANES);
-                        }
-                        UNROLL for (int t = 0; t < TAPS * WIDE; t++)
-                            store(mine + t * LANES, sum[t]);
+                        Products<T>::gather(patch, events + c * CAPACITY<T>, end_of[c],
+                                            dweight + filter * TAPS);
                     }
                 }
             }
@@ -166,24 +150,25 @@ void input_gradient(const float* filters, const T* dy, const uint8_t* winners, T
 template <class T>
 void block_backward(const T* x, const float* weight, const T* dy, const uint8_t* winners, T* dx,
                     float* dweight, float* dbias, const Block& s, int threads) {
+    constexpr size_t PATCH = (size_t)(2 * Products<T>::SEGMENT_ROWS + 2) * PATCH_LINE;
     const int pieces = s.films * s.strips;
     const size_t weights = (size_t)s.in * s.out * TAPS, part = weights + s.out;
-    Buffer filters(weights), partial(part * pieces);
+    Buffer<float> filters(weights), partial(part * pieces);
     for (int o = 0; o < s.out; o++)
         for (int i = 0; i < s.in; i++)
             for (int tap = 0; tap < TAPS; tap++)
                 filters[(((size_t)(i / LANES) * s.out + o) * TAPS + tap) * LANES + i % LANES] =
                     weight[((size_t)o * s.in + i) * TAPS + tap];
     Pool::run(pieces, threads, [&](Turn& turn) {
-        Buffer patch(PATCH), events((size_t)GROUP * CAPACITY * sizeof(Event) / sizeof(float));
-        Buffer carry((size_t)2 * s.width * s.in), gradient((size_t)s.columns * s.out);
+        Buffer<Number<T>> patch(PATCH);
+        Buffer<Event> events((size_t)GROUP * CAPACITY<T>);
+        Buffer<float> carry((size_t)2 * s.width * s.in), gradient((size_t)s.columns * s.out);
         do {
             const int film = turn.piece / s.strips, strip = turn.piece % s.strips;
             const int begin = s.first_row(strip), end = s.first_row(strip + 1);
             float* mine = partial + part * turn.piece;
             std::fill_n(mine, weights, 0.0f);
-            weight_gradient(x, dy, winners, mine, s, film, begin, end, patch,
-                            (Event*)(float*)events);
+            weight_gradient<T>(x, dy, winners, mine, s, film, begin, end, patch, events);
             bias_gradient(dy, winners, mine + weights, s, film, begin, end);
             if (dx)
                 input_gradient<T>(filters, dy, winners, dx, s, film, begin, end, carry, gradient);
@@ -200,7 +185,7 @@ void block_backward(const T* x, const float* weight, const T* dy, const uint8_t*
                     UNROLL for (int t = 0; t < TAPS * WIDE; t++) sum[t] += load(from + t * LANES);
                 for (int t = 0; t < TAPS * WIDE; t++)
                     for (int lane = 0; lane < LANES; lane++) {
-                        const int i = block + t % WIDE * LANES + lane;
+                        const int i = block + Products<T>::channel(t % WIDE, lane);
                         dweight[((size_t)o * s.in + i) * TAPS + t / WIDE] = sum[t][lane];
                     }
             }

@@ -13,7 +13,7 @@ namespace hilum {
 constexpr int TILE = 6;                 // input pixels a side of a tile
 constexpr int TILES = AVX512 ? 12 : 6;  // tiles multiplied at a time: they fill the registers
 constexpr int STRETCH = 4 * TILES + 2;  // input columns under them
-constexpr int OUT_BLOCK = 2 * LANES;        // output channels multiplied at a time
+constexpr int OUT_BLOCK = 2 * LANES;    // output channels multiplied at a time
 
 inline void transform_input(const vec (&d)[TILE], vec (&t)[TILE]) {
     const vec even = d[4] - 4 * d[2], odd = d[3] - 4 * d[1];
@@ -98,10 +98,10 @@ struct Workspace {  // of one thread
           tiles((size_t)TILE * TILES * s.in),
           products((size_t)TILE * TILES * s.out),
           sums((size_t)TILE * 4 * TILES * s.out) {}
-    const Buffer half;      // [TILE][STRETCH][in]: the columns transformed
-    const Buffer tiles;     // [TILE][count][in]: one row of points
-    const Buffer products;  // [TILE][count][out]
-    const Buffer sums;      // [TILE][4 TILES][out]: the rows transformed back
+    const Buffer<float> half;      // [TILE][STRETCH][in]: the columns transformed
+    const Buffer<float> tiles;     // [TILE][count][in]: one row of points
+    const Buffer<float> products;  // [TILE][count][out]
+    const Buffer<float> sums;      // [TILE][4 TILES][out]: the rows transformed back
 };
 
 // `count` tiles of one row of tiles, from the tile `first` on.
@@ -180,7 +180,7 @@ void block_forward(const T* x, const float* weight, const float* bias, T* y, uin
                    const Block& s, int threads) {
     const int downs = (s.rows + 1) / 2, across = (s.columns + 1) / 2;
     const int groups = (across + TILES - 1) / TILES;
-    Buffer filters((size_t)TILE * TILE * s.in * s.out);
+    Buffer<float> filters((size_t)TILE * TILE * s.in * s.out);
     transform_filters(weight, filters, s.in, s.out);
     Pool::run(s.films * downs, threads, [&](Turn& turn) {
         const Workspace work(s);
