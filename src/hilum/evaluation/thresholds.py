@@ -87,13 +87,21 @@ class Choice:
 
     @property
     def words(self) -> str:
-        """What was chosen on, in words."""
+        """What a threshold was chosen on, in words."""
+        return self._told("as they are and, all together with the same weight,")
+
+    @property
+    def words_alike(self) -> str:
+        """What a calibration was fitted on, in words: each condition weighs the same."""
+        return self._told("as they are and with the same weight each")
+
+    def _told(self, plain: str) -> str:
         shifts = [name for name in self.logits if name != "plain"]
         text = f"{self.films} ({len(self.label)} films, {len(set(self.patient))} patients)"
         if not shifts:
             return f"{text}, as they are"
-        plain = "as they are and, with the same weight, " if "plain" in self.logits else ""
-        return f"{text}, {plain}under imitated shifts: {', '.join(shifts)}"
+        lead = f"{plain} " if "plain" in self.logits else ""
+        return f"{text}, {lead}under imitated shifts: {', '.join(shifts)}"
 
 
 def fit_calibration(
@@ -143,7 +151,7 @@ def calibrate(choice: Choice) -> Calibration:
     validation; thresholds give plain films more weight (:attr:`Choice.pooled`).
     """
     label, logit, weight, _ = choice.weighted({})
-    return fit_calibration(logit, label, weight, fitted_on=choice.words)
+    return fit_calibration(logit, label, weight, fitted_on=choice.words_alike)
 
 
 Rule = Callable[..., tuple[float, str]]

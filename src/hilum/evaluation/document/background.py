@@ -43,7 +43,10 @@ def models(evaluation: Evaluation) -> Section:
 
 
 def _words(value: Any) -> str:
-    return " to ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+    if not isinstance(value, (list, tuple)):
+        return str(value)
+    span = all(isinstance(item, (int, float)) for item in value)
+    return (" to " if span else ", ").join(map(str, value))
 
 
 def method(evaluation: Evaluation) -> Section:

@@ -108,7 +108,9 @@ def _built(level: str) -> tuple[Path, str]:
     key = storage.digest(*sources, " ".join(chosen), version)[:16]
     path = machine.cache_folder() / "kernels" / f"{level}-{key}.so"
     if not path.exists():
-        compile_to(path, chosen)
+        with storage.lock(path.with_suffix(".lock"), wait=True):  # one builds, others wait for it
+            if not path.exists():
+                compile_to(path, chosen)
     return path, f"built by {version}"
 
 
