@@ -20,7 +20,7 @@ demo: $(READY)  ## the whole way on made-up films, under two minutes
 	$(BIN)/hilum demo
 
 test: $(READY)  ## the whole test suite (real films: HILUM_FILMS=folder)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2
 
 check: $(READY)  ## style, types, the house rules, the docs' commands
 	$(BIN)/ruff check
