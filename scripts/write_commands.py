@@ -25,7 +25,9 @@ def text() -> str:
         "be wrong, or something needed is missing · 4 done, but some films could not be read · "
         "130 interrupted, resumable.",
     ]
-    root = click.Context(hilum, info_name="hilum", max_content_width=96, terminal_width=96)
+    # As in the application: a command keeps the help option that it was first asked for with.
+    names = ["-h", "--help"]
+    root = click.Context(hilum, info_name="hilum", help_option_names=names)
     for name in COMMANDS:
         command = hilum.get_command(root, name)
         assert command is not None

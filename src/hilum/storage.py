@@ -120,7 +120,12 @@ def new_folder(path: Path | str, *, marker: str | None = None) -> Path:
             raise FolderTaken(
                 f"the folder holds another result: {path}. Choose another with --out."
             )
-    path.mkdir(parents=True, exist_ok=True)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FolderTaken(
+            f"the folder cannot be made: {path} ({error.strerror}). Choose another."
+        ) from error
     return path
 
 

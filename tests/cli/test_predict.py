@@ -86,10 +86,32 @@ def test_wrong_usage_is_one_line(
 def test_a_defect_keeps_its_traceback(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def broken(*_: object) -> None:
+    def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError("oh")
 
     monkeypatch.setattr("hilum.films.read.find", broken)
     assert run(["predict", "x"]) == 1
     error = capsys.readouterr().err
     assert "ZeroDivisionError" in error and "defect of hilum's" in error
+
+
+def test_heat_maps_never_go_over_what_is_there(
+    grey_films: Path, model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = (grey_films / "dark.png").read_bytes()
+    call = ["predict", str(grey_films), "--model", model, "--heatmaps"]
+    assert run([*call, str(grey_films)]) == 3
+    assert (grey_films / "dark.png").read_bytes() == before
+    (tmp_path / "file").write_text("x")
+    assert run([*call, str(tmp_path / "file")]) == 3
+    assert run([*call, str(tmp_path / "file" / "below")]) == 3
+    errors = capsys.readouterr().err
+    assert errors.count("hilum: ") == 3 and "Traceback" not in errors
+
+
+def test_a_folder_without_films_is_refused(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "empty").mkdir()
+    assert run(["predict", str(tmp_path / "empty"), "--model", model]) == 3
+    assert "no films" in capsys.readouterr().err

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -335,9 +334,7 @@ def made_up(monkeypatch: pytest.MonkeyPatch) -> MadeUp:
 
 
 @pytest.fixture(scope="module")
-def planted(
-    films: Manifest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[tuple[Comparison, MadeUp]]:
+def planted(films: Manifest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Comparison, MadeUp]:
     """A comparison of made-up runs, and what made them."""
     stand_in = MadeUp()
     base = tmp_path_factory.mktemp("planted")
@@ -345,10 +342,9 @@ def planted(
         patch.setenv("HILUM_CACHE", str(base / "cache"))
         patch.setattr(comparing, "perform", stand_in)
         patch.setattr(comparing.machine, "cores", lambda: 2)
-        yield (
-            comparing.compare(films, PLACES, seeds=3, overrides=SMALL, out=base / "c"),
-            stand_in,
-        )
+        made = comparing.compare(films, PLACES, seeds=3, overrides=SMALL, out=base / "c")
+    # Beyond the context: the stand-in must not live on under the tests that follow.
+    return made, stand_in
 
 
 def test_a_comparison_says_what_was_planted(planted: tuple[Comparison, MadeUp]) -> None:

@@ -25,8 +25,14 @@ def index(sources: tuple[str, ...], out: str, quiet: bool, as_json: bool, **chos
       hilum index labels.csv --images scans/ --positive Pneumonia
     """
     from hilum.datasets.index import index as make
-    from hilum.errors import FolderTaken
+    from hilum.datasets.manifest import is_manifest
+    from hilum.errors import FolderTaken, UsageError
 
+    if len(sources) == 1 and is_manifest(Path(sources[0])):
+        raise UsageError(
+            f"this is a manifest already: {sources[0]}. Every command takes it as it is; to draw "
+            "other parts, index its films again."
+        )
     target = Path(out)
     if target.exists():
         raise FolderTaken(f"the file exists: {out}. Choose another with --out.")

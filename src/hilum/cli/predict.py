@@ -42,7 +42,12 @@ FIELDS = (
     show_default=True,
     help="How to print the answers.",
 )
-@click.option("--heatmaps", type=click.Path(), metavar="DIR", help="Write overlays as PNG here.")
+@click.option(
+    "--heatmaps",
+    type=click.Path(),
+    metavar="DIR",
+    help="Write overlays as PNG into this new folder.",
+)
 @click.option("--workers", type=click.IntRange(1), help="Decoding processes (default: all cores).")
 @click.option(
     "--beyond-intended-use",
@@ -73,12 +78,21 @@ def predict(
       hilum predict ward/ --format csv > answers.csv
       hilum predict 'scans/*.dcm' --heatmaps maps/
     """
+    from hilum.errors import Refused
     from hilum.films.read import find
     from hilum.inference.model import load
+    from hilum.storage import new_folder
 
-    paths = find(films)
-    answering = load(model, allow_modified=allow_modified)
     progress = options.terminal(quiet)
+    strays: list[Path] = []
+    paths = find(films, passed=strays)
+    if not paths:
+        raise Refused(f"no films: {', '.join(films)}. {len(strays)} other files are there.")
+    if strays:
+        progress.say(f"passed over: {len(strays)} files that are no films")
+    answering = load(model, allow_modified=allow_modified)
+    if heatmaps is not None:
+        new_folder(heatmaps)  # never over a film or another film's map
     answers = answering.answers(
         paths,
         operating_point=operating_point,
@@ -121,7 +135,6 @@ def predict(
 def _with_heatmaps(answers: Iterator[Prediction], folder: Path) -> Iterator[Prediction]:
     from hilum.storage import atomic_write
 
-    folder.mkdir(parents=True, exist_ok=True)
     taken: Counter[str] = Counter()
     for answer in answers:
         if answer.heat is not None:

@@ -98,6 +98,8 @@ def card(bundle: Bundle, recipe: Recipe, manifest: Manifest, separation: dict[st
         stated.append(f"views {', '.join(use['views'])}")
     lines += [
         f"- Made for: {'; '.join(stated) or 'films like those it was trained on'}.",
+        "- It does not know a chest film from another picture: photographs, scans and smears get "
+        "an answer too, unless their header or a coarse look at the picture refers them.",
         "- The labels are readings of films, not microbiology.",
         f"- It tells {bundle.classes[1]} from {bundle.classes[0]} only; another illness is "
         "neither.",

@@ -133,6 +133,12 @@ def announce(recipe: Recipe, place: Place, parts: tuple[Films, Films], progress:
     network = build(recipe.network.name, recipe.preprocessing.size, **recipe.network.options)
     size = recipe.preprocessing.size
     progress.say(f"\n{arithmetic.text(layer_table(network, size))}\n")
+    asked = place.threads * place.processes
+    if place.kind == "cpu" and asked > machine.cores():
+        progress.warn(
+            f"{asked} threads for {machine.cores()} cores: they wait for each other, and every "
+            f"step takes many times longer. Use --on cpu:{machine.cores()}."
+        )
     idle = ""
     if place.kind == "cpu" and place.threads * place.processes < machine.cores():
         idle = f" ({machine.cores()} cores are granted)"
