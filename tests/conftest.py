@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +18,11 @@ from hilum.films.preprocess import Preprocessing
 # A busy machine makes a test slow, not wrong.
 settings.register_profile("hilum", deadline=None)
 settings.load_profile("hilum")
+
+
+# A shell that starts the suite in the background has SIGINT ignored, and so have its children;
+# the tests of Ctrl-C send it for real.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
