@@ -7,7 +7,6 @@ import io
 import json
 import signal
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
@@ -19,7 +18,7 @@ import torch
 
 from hilum.bundle import SUFFIX, Bundle
 from hilum.errors import Interrupted, Refused, UsageError
-from hilum.storage import atomic_write, lock, new_folder, write_json
+from hilum.storage import atomic_write, dated_folder, lock, new_folder, write_json
 from hilum.training.loop import Epoch
 from hilum.training.recipe import Recipe
 
@@ -143,8 +142,7 @@ def claim(folder: Path | None, name: str) -> Iterator[Run]:
     Locked, FolderTaken
     """
     if folder is None:
-        stamp = time.strftime("%Y-%m-%d-%H%M%S")
-        folder = Path(f"hilum-train-{name}-{stamp}")
+        folder = dated_folder(f"train-{name}")
     held = folder / "lock"
     if not held.exists():
         new_folder(folder, marker="lock")
