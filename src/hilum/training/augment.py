@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 
 import torch
 from torch import Tensor
@@ -70,7 +70,7 @@ class Augmentation:
 
 
 def augment(
-    pixels: Tensor, films: Tensor, seed: int, epoch: int, augmentation: Augmentation
+    pixels: Tensor, films: Tensor, seed: int, epoch: int | Tensor, augmentation: Augmentation
 ) -> Tensor:
     """Augmented copies of a batch.
 
@@ -78,7 +78,10 @@ def augment(
     ----------
     pixels : (n, s, s) uint8
     films : (n,) int64, a number of each film's own
-    seed, epoch : whole numbers, not negative
+    seed, epoch : whole numbers, not negative; the epoch may be an int64 tensor on the device
+
+    Nothing here waits for a GPU or hands it a number from the host, so that a CUDA graph can hold
+    it: constants are computed where they are used, and on a GPU no film is picked by its draw.
 
     Returns
     -------
@@ -107,16 +110,19 @@ def augment(
 _GOLDEN = 0x9E3779B97F4A7C15
 
 
-def uniform(films: Tensor, draws: int, seed: int, epoch: int, stream: int = 0) -> Tensor:
+def uniform(films: Tensor, draws: int, seed: int, epoch: int | Tensor, stream: int = 0) -> Tensor:
     """(n, draws) float32 in (0, 1): a hash of film, draw, seed, epoch and stream (< 16).
 
     Counters mixed by the finaliser of SplitMix64 (Steele 2014), in whole numbers alone, so the
     same on every device.
     """
     key = _mix(films + _signed(_GOLDEN * (seed + 1)))
-    key = _mix(key + _signed(_GOLDEN * (16 * epoch + stream + 1)))
-    steps = [_signed(_GOLDEN * (k + 1)) for k in range(draws)]
-    bits = _mix(key[:, None] + torch.tensor(steps, device=films.device))
+    turn = 16 * epoch + stream + 1
+    # Products of int64 tensors wrap around as those of 64 bits do.
+    turn = turn * _signed(_GOLDEN) if isinstance(turn, Tensor) else _signed(_GOLDEN * turn)
+    key = _mix(key + turn)
+    steps = torch.arange(1, draws + 1, device=films.device) * _signed(_GOLDEN)
+    bits = _mix(key[:, None] + steps)
     return _shifted(bits, 40).float() * 2.0**-24 + 2.0**-25
 
 
@@ -180,21 +186,28 @@ def _geometry(x: Tensor, a: Augmentation, u: Tensor) -> Tensor:
 def _sharpness(x: Tensor, a: Augmentation, u: Tensor) -> Tensor:
     """Gaussian blur of some films, unsharp masking of others, by one matrix a film."""
     blur, sharpen = u[:, 0] < BLURRED * (a.blur > 0), u[:, 0] > 1 - SHARPENED * (a.sharpen > 0)
-    some = (blur | sharpen).nonzero()[:, 0]
-    blur, strength = blur[some], u[some, 1]
+    changed = blur | sharpen
+    if x.is_cuda:  # to pick films, the host would have to wait for their draws: all are computed
+        return torch.where(changed[:, None, None], _masked(x, a, blur, u[:, 1]), x)
+    some = changed.nonzero()[:, 0]
+    return x.index_copy(0, some, _masked(x[some], a, blur[some], u[some, 1]))
+
+
+def _masked(x: Tensor, a: Augmentation, blur: Tensor, strength: Tensor) -> Tensor:
+    """Films blurred where ``blur`` says so, else sharpened."""
     pixel = x.shape[-1] / 128
     sigma = torch.where(blur, 0.3 + strength * a.blur * pixel, 0.6 + 1.2 * strength * pixel)
     place = torch.arange(x.shape[-1], device=x.device)
     bell = torch.exp(-(place**2) / (2 * sigma[:, None] ** 2))
     kernel = bell[:, (place[:, None] - place).abs()]
-    amount = torch.where(blur, 1.0, -strength * a.sharpen)[:, None, None]
+    amount = (-strength * a.sharpen).masked_fill(blur, 1.0)[:, None, None]
     kernel = kernel * (amount / kernel.sum(2, keepdim=True))
     kernel.diagonal(dim1=1, dim2=2).add_(1 - amount[:, :, 0])
-    return x.index_copy(0, some, (kernel @ x[some] @ kernel.transpose(1, 2)).clamp_(0, 1))
+    return (kernel @ x @ kernel.transpose(1, 2)).clamp_(0, 1)
 
 
 def _contrast(
-    x: Tensor, a: Augmentation, u: Tensor, films: Tensor, seed: int, epoch: int
+    x: Tensor, a: Augmentation, u: Tensor, films: Tensor, seed: int, epoch: int | Tensor
 ) -> Tensor:
     """Contrast about the mean, a moved mean, and smooth fields of both (low cosines)."""
     mean = x.mean((1, 2), keepdim=True)
@@ -203,25 +216,32 @@ def _contrast(
     if a.field:
         p = _positions(x.shape[-1], x.device)
         waves = torch.stack([torch.cos(math.pi * k * (p + 1) / 2) for k in range(3)])
-        fall = torch.tensor([[1, 1, 0.7], [1, 0.7, 0.5], [0.7, 0.5, 0.4]], device=x.device)
         draws = _either_way(uniform(films, 18, seed, epoch, stream=1)).view(-1, 2, 3, 3)
-        fields = waves.T @ (draws * fall * a.field) @ waves
+        fields = waves.T @ (draws * _fall(x.device) * a.field) @ waves
         x = x.mul_(torch.exp(fields[:, 0])).add_(fields[:, 1], alpha=0.25)
     return (x + moved).clamp_(0, 1)
+
+
+@cache
+def _fall(device: torch.device) -> Tensor:
+    """How strong each pair of waves is; kept, since a graph reads it where it lies."""
+    return torch.tensor([[1, 1, 0.7], [1, 0.7, 0.5], [0.7, 0.5, 0.4]], device=device)
 
 
 def _noise(x: Tensor, strength: float, u: Tensor, seed: int) -> Tensor:
     """Gaussian noise: each film a stretch of one long row of draws, from a place of its own."""
     pixels = x[0].numel()
-    row = _row(NOISE + pixels, seed, x.device)
+    row = noise_row(pixels, seed, x.device)
     start = (u[:, 0] * NOISE).long()
     noise = row.unfold(0, pixels, 1)[start].view_as(x)
     return x.addcmul_(noise, (u[:, 1] ** 2 * strength)[:, None, None].expand_as(x))
 
 
 @lru_cache(maxsize=4)
-def _row(length: int, seed: int, device: torch.device) -> Tensor:
-    return torch.randn(length, generator=torch.Generator().manual_seed(seed)).to(device)
+def noise_row(pixels: int, seed: int, device: torch.device) -> Tensor:
+    """The row that noise is cut from; a CUDA graph's owner holds it as long as the graph."""
+    drawn = torch.randn(NOISE + pixels, generator=torch.Generator().manual_seed(seed))
+    return drawn.to(device)
 
 
 def _cutout(x: Tensor, strength: float, u: Tensor) -> Tensor:

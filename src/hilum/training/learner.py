@@ -7,6 +7,7 @@ and at which learning rate; it never sees an array of the other's.
 from __future__ import annotations
 
 import gc
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
 from typing import TYPE_CHECKING, Any, Protocol
@@ -33,8 +34,8 @@ if TYPE_CHECKING:
 class Learner(Protocol):
     """What the loop needs of a back end."""
 
-    def begin(self, films: Films, epoch: int) -> None:
-        """An epoch (from 0) over these films begins."""
+    def begin(self, films: Films, epoch: int, plan: Sequence[NDArray[np.int64]] = ()) -> None:
+        """An epoch (from 0) over these films begins; ``plan``: its batches, to fetch ahead."""
 
     def step(self, batch: NDArray[np.int64], learning_rate: float) -> float | None:
         """Learn from the films at these indices; the loss, where it is known without waiting."""
@@ -77,7 +78,7 @@ def new_network(recipe: Recipe) -> Any:
 
 
 class TorchLearner:
-    """Learns on a CPU, a GPU or Apple's MPS.
+    """Learns on a CPU or Apple's MPS, and is what a GPU's learner is made from.
 
     Parameters
     ----------
@@ -97,23 +98,18 @@ class TorchLearner:
         self.recipe, self.place, self.group = recipe, place, group
         self.device = torch.device(place.device) if group is None else group.device
         self.dtype = torch.float32
-        if self.device.type == "cuda":
-            torch.backends.cuda.matmul.allow_tf32 = True
-            torch.backends.cudnn.allow_tf32 = True
-            torch.backends.cudnn.deterministic = True
         self.model: Any = new_network(recipe).to(self.device, memory_format=torch.channels_last)
         self.shared: Any = self.model if group is None else group.wrap(self.model)
         self.optimisers = optimiser.make(self.model, recipe.optimiser)
         self.average: Any = deepcopy(self.model).eval() if recipe.averaging.decay else None
         self.weights = torch.tensor(weights, device=self.device)
         self.steps = 0
-        self._resident: dict[int, tuple[Films, Tensor]] = {}
         self._losses: list[Tensor] = []
         self._logits: list[Tensor] = []
         self._places: list[NDArray[np.int64]] = []
         self._seen = 0
 
-    def begin(self, films: Films, epoch: int) -> None:
+    def begin(self, films: Films, epoch: int, plan: Sequence[NDArray[np.int64]] = ()) -> None:
         self.films, self.epoch = films, epoch
         self.size = self.recipe.size_at(epoch)
         self._losses, self._logits, self._places, self._seen = [], [], [], 0
@@ -146,13 +142,21 @@ class TorchLearner:
     def prepare(self, batch: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
         """Augmented films (n, 1, s, s) as the network takes them, and their labels (n,)."""
         films = self.films
-        pixels = shrink(self._pixels(films, batch), self.size)
+        pixels = self._pixels(films, batch)
         identity = torch.from_numpy(films.identity[batch]).to(self.device)
-        x = augment(
-            pixels, identity, self.recipe.training.seed, self.epoch, self.recipe.augmentation
-        )
-        x = scale(x, self.model.input_scaling).to(self.dtype, memory_format=torch.channels_last)
+        x = self.view(pixels, identity, self.epoch)
         return x, torch.from_numpy(films.labels[batch]).to(self.device, self.dtype)
+
+    def view(self, pixels: Tensor, identity: Tensor, epoch: int | Tensor) -> Tensor:
+        """Films (n, m, m) uint8 as an epoch shows them to the network, (n, 1, s, s)."""
+        x = augment(
+            shrink(pixels, self.size),
+            identity,
+            self.recipe.training.seed,
+            epoch,
+            self.recipe.augmentation,
+        )
+        return scale(x, self.model.input_scaling).to(self.dtype, memory_format=torch.channels_last)
 
     def loss(self, x: Tensor, y: Tensor, films: int) -> Tensor:
         """Weighted cross-entropy, summed over this batch and divided by ``films``."""
@@ -160,12 +164,7 @@ class TorchLearner:
             z = self.shared(x).flatten()
         z = z.to(self.dtype)
         self._logits.append(z.detach())
-        smooth = self.recipe.training.label_smoothing
-        weight = self.weights[y.long()].to(self.dtype)
-        total = functional.binary_cross_entropy_with_logits(
-            z, y * (1 - smooth) + smooth / 2, weight=weight, reduction="sum"
-        )
-        return total / films
+        return cross_entropy(z, y, self.weights, self.recipe.training.label_smoothing) / films
 
     def finish(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         losses, logits = torch.stack(self._losses), torch.cat(self._logits)
@@ -233,21 +232,7 @@ class TorchLearner:
 
     def _pixels(self, films: Films, batch: NDArray[np.int64]) -> Tensor:
         """(n, s, s) uint8 on the device."""
-        if self.device.type != "cuda":
-            return torch.from_numpy(films.pixels[films.rows[batch]]).to(self.device)
-        if id(films) not in self._resident and self._fits(films):
-            everything = torch.from_numpy(films.pixels[films.rows]).to(self.device)
-            self._resident[id(films)] = (films, everything)
-        if id(films) in self._resident:
-            index = torch.from_numpy(batch).pin_memory().to(self.device, non_blocking=True)
-            return self._resident[id(films)][1][index]
-        pixels = torch.from_numpy(films.pixels[films.rows[batch]]).pin_memory()
-        return pixels.to(self.device, non_blocking=True)
-
-    def _fits(self, films: Films) -> bool:
-        """Whether all films may lie in the GPU's memory, half of it left for the network."""
-        size = films.pixels.shape[-1]
-        return len(films) * size * size < torch.cuda.mem_get_info(self.device)[0] // 2
+        return torch.from_numpy(films.pixels[films.rows[batch]]).to(self.device)
 
     @torch.no_grad()
     def _follow(self) -> None:
@@ -262,6 +247,16 @@ class TorchLearner:
         torch._foreach_lerp_([mean[n] for n in floats], [now[n] for n in floats], 1 - keep)
         for name in mean.keys() - set(floats):
             mean[name].copy_(now[name])
+
+
+def cross_entropy(z: Tensor, y: Tensor, weights: Tensor, smoothing: float) -> Tensor:
+    """Weighted cross-entropy of logits (n,), summed; ``weights`` (2,) of class 0 and 1."""
+    return functional.binary_cross_entropy_with_logits(
+        z,
+        y * (1 - smoothing) + smoothing / 2,
+        weight=weights[y.long()].to(z.dtype),
+        reduction="sum",
+    )
 
 
 def shrink(pixels: Tensor, size: int) -> Tensor:

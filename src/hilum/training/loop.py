@@ -100,7 +100,7 @@ def fit(
         plan = batches(
             order(seed, number, len(train)), recipe.training.batch, recipe.training.last_batch
         )
-        learner.begin(train, number)
+        learner.begin(train, number, plan)
         lr = 0.0
         with progress.stage(f"epoch {number + 1}", len(plan), brief=True) as advance:
             for step, batch in enumerate(plan):

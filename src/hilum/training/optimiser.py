@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.optim.adam import adam
 from torch.optim.sgd import sgd
 
@@ -20,8 +21,11 @@ from hilum.training.recipe import Optimiser as Settings
 class Optimiser(Protocol):
     """Moves parameters by their gradients and remembers what it needs for the next time."""
 
-    def step(self, share: float) -> None:
-        """One update at ``share`` of the highest learning rate."""
+    def step(self, share: float | Tensor) -> None:
+        """One update at ``share`` of the highest learning rate.
+
+        A tensor of one float32 on the parameters' device, so that a CUDA graph can hold the step.
+        """
 
     def state(self) -> dict[str, list[Tensor]]:
         """Its memory: lists of tensors in the order of the parameters."""
@@ -78,7 +82,7 @@ class Adam:
         self.fused = _fused(parameters)
 
     @torch.no_grad()
-    def step(self, share: float) -> None:
+    def step(self, share: float | Tensor) -> None:
         adam(
             self.parameters,
             _gradients(self.parameters),
@@ -114,7 +118,8 @@ class Sgd:
         self.fused = _fused(parameters)
 
     @torch.no_grad()
-    def step(self, share: float) -> None:
+    def step(self, share: float | Tensor) -> None:
+        lr: Any = self.settings.lr * share  # a tensor where torch's annotation has only floats
         sgd(
             self.parameters,
             _gradients(self.parameters),
@@ -122,7 +127,7 @@ class Sgd:
             fused=self.fused,
             weight_decay=self.decay,
             momentum=self.settings.momentum,
-            lr=self.settings.lr * share,
+            lr=lr,
             dampening=0.0,
             nesterov=self.settings.momentum > 0,
             maximize=False,
@@ -145,15 +150,21 @@ class Muon:
         self.means = [torch.zeros_like(p) for p in parameters]
 
     @torch.no_grad()
-    def step(self, share: float) -> None:
+    def step(self, share: float | Tensor) -> None:
         momentum, lr = self.settings.momentum, self.settings.muon_lr * share
         gradients = _gradients(self.parameters)
-        for p, gradient, mean in zip(self.parameters, gradients, self.means, strict=True):
-            mean.lerp_(gradient, 1 - momentum)
-            update = gradient.lerp(mean, momentum).reshape(len(p), -1)
-            update = orthogonalise(update) * max(1, update.shape[0] / update.shape[1]) ** 0.5
-            p.mul_(1 - lr * self.settings.weight_decay)
-            p.add_(update.view_as(p), alpha=-lr)
+        torch._foreach_lerp_(self.means, gradients, 1 - momentum)
+        updates = torch._foreach_lerp(gradients, self.means, momentum)
+        made = orthogonalised([update.flatten(1) for update in updates])
+        steps = [
+            (m * max(1, m.shape[0] / m.shape[1]) ** 0.5).view_as(p)
+            for p, m in zip(self.parameters, made, strict=True)
+        ]
+        torch._foreach_mul_(self.parameters, 1 - lr * self.settings.weight_decay)
+        if isinstance(lr, Tensor):
+            # As ``alpha`` the host would wait for it.
+            steps, lr = list(torch._foreach_mul(steps, lr)), 1.0
+        torch._foreach_add_(self.parameters, steps, alpha=-lr)
 
     def state(self) -> dict[str, list[Tensor]]:
         return {"means": self.means}
@@ -163,13 +174,36 @@ def orthogonalise(matrix: Tensor, iterations: int = 4) -> Tensor:
     """The nearest matrix with singular values of about 1, by Newton–Schulz.
 
     Coefficients of the quintic: Jordan 2024, "Muon: an optimizer for hidden layers".
+
+    Parameters
+    ----------
+    matrix : (..., rows, columns); on a GPU it is computed in bfloat16, as Jordan does
     """
     a, b, c = 3.4445, -4.7750, 2.0315
     x = matrix.bfloat16() if matrix.is_cuda else matrix
-    turned = x.size(0) > x.size(1)
-    x = x.T if turned else x
-    x = x / (x.norm() + 1e-7)
+    turned = x.size(-2) > x.size(-1)
+    x = x.mT if turned else x
+    x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
     for _ in range(iterations):
-        gram = x @ x.T
+        gram = x @ x.mT
         x = a * x + (b * gram + c * gram @ gram) @ x
-    return (x.T if turned else x).to(matrix.dtype)
+    return (x.mT if turned else x).to(matrix.dtype)
+
+
+def orthogonalised(matrices: Sequence[Tensor], *, together: bool | None = None) -> list[Tensor]:
+    """``orthogonalise`` for each; ``together``: as one batch (None: on a GPU).
+
+    A batch takes a twentieth of the launches. All are laid on their wide side and framed with
+    zeros to one shape: zeros around a matrix change nothing in it.
+    """
+    if not matrices:
+        return []
+    if not (matrices[0].is_cuda if together is None else together):
+        return [orthogonalise(matrix) for matrix in matrices]
+    wide = [m.mT if m.shape[0] > m.shape[1] else m for m in matrices]
+    rows, columns = (max(m.shape[k] for m in wide) for k in (0, 1))
+    framed = [functional.pad(m, (0, columns - m.shape[1], 0, rows - m.shape[0])) for m in wide]
+    found = orthogonalise(torch.stack(framed))
+    cut = [x[: m.shape[0], : m.shape[1]] for x, m in zip(found, wide, strict=True)]
+    pairs = zip(cut, matrices, strict=True)
+    return [(x.mT if x.shape != m.shape else x).contiguous() for x, m in pairs]

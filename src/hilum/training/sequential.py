@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -61,7 +62,7 @@ class ReferenceLearner:
         self._losses: list[float] = []
         self._logits: list[NDArray[np.float64]] = []
 
-    def begin(self, films: Films, epoch: int) -> None:
+    def begin(self, films: Films, epoch: int, plan: Sequence[NDArray[np.int64]] = ()) -> None:
         self.films, self.epoch = films, epoch
         self._losses, self._logits = [], []
 
