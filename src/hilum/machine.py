@@ -184,6 +184,13 @@ def set_threads(threads: int) -> None:
         torch.set_num_threads(threads)
 
 
+def set_torch_threads(threads: int) -> None:
+    """Torch's operators that the calling thread runs are computed in so many threads."""
+    import torch
+
+    torch.set_num_threads(threads)
+
+
 @contextmanager
 def torch_threads(threads: int) -> Iterator[int]:
     """For a while, torch's own operators run in so many threads; yields how many it was."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 from hilum.bundle import Bundle
@@ -41,9 +41,11 @@ def test_import_and_help_load_nothing_heavy() -> None:
 
 def test_help_takes_under_a_third_of_a_second() -> None:
     def once() -> float:
-        start = time.perf_counter()
+        """Processor time, which a busy machine lengthens less than it does the clock's."""
+        before = os.times()
         subprocess.run([sys.executable, "-m", "hilum", "--help"], capture_output=True, check=True)
-        return time.perf_counter() - start
+        after = os.times()
+        return sum(after[2:4]) - sum(before[2:4])
 
     assert min(once() for _ in range(7)) < 0.3
 

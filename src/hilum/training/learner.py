@@ -7,7 +7,7 @@ and at which learning rate; it never sees an array of the other's.
 from __future__ import annotations
 
 import gc
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
 from typing import TYPE_CHECKING, Any, Protocol
@@ -86,7 +86,13 @@ class TorchLearner:
     place : resolved, with a precision that is not ``auto``
     weights : of the loss, of class 0 and 1
     group : the processes that train together, or None: each takes its share of every batch
+
+    Attributes
+    ----------
+    in_turn : what could run in several threads of Python runs in this one (a profiler sees one)
     """
+
+    in_turn = False
 
     def __init__(
         self,
@@ -130,14 +136,18 @@ class TorchLearner:
             self.model.zero_grad(set_to_none=True)
             # The group takes the mean of its processes' gradients; their sum is wanted.
             (loss if self.group is None else loss * self.group.size).backward()
-            share = learning_rate / self.recipe.optimiser.lr if self.recipe.optimiser.lr else 0.0
-            for one in self.optimisers:
-                one.step(share)
-        self.steps += 1
-        self._follow()
+            self.update(learning_rate)
         self._losses.append(loss.detach())
         known = self.device.type == "cpu" and self.group is None
         return float(loss.detach()) if known else None
+
+    def update(self, learning_rate: float) -> None:
+        """Move the weights by the gradients that they hold."""
+        share = learning_rate / self.recipe.optimiser.lr if self.recipe.optimiser.lr else 0.0
+        for one in self.optimisers:
+            one.step(share)
+        self.steps += 1
+        self._follow()
 
     def prepare(self, batch: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
         """Augmented films (n, 1, s, s) as the network takes them, and their labels (n,)."""
@@ -177,20 +187,22 @@ class TorchLearner:
         mine = np.concatenate(self._places)
         return self.group.total(found), self.group.gathered(scores[: len(mine)], mine, self._seen)
 
-    @torch.inference_mode()
     def logits(self, films: Films, size: int) -> NDArray[np.float64]:
         model = self.average if self.average is not None else self.model.eval()
         everything = np.arange(len(films))
         mine = everything if self.group is None else self.group.share(everything)
         # Large enough to fill the processor, small enough to stay within a step's memory.
         many = max(1, min(self.recipe.training.batch * 2, 256))
-        pieces = []
-        for begin in range(0, len(mine), many):
-            pixels = shrink(self._pixels(films, mine[begin : begin + many]), size)
+
+        @torch.inference_mode()
+        def judge(some: NDArray[np.int64]) -> Tensor:
+            pixels = shrink(self._pixels(films, some), size)
             x = scale(pixels[:, None].float(), self.model.input_scaling)
             with self._autocast():
-                y = model(x.to(self.dtype, memory_format=torch.channels_last))
-            pieces.append(y.flatten().double())
+                y: Tensor = model(x.to(self.dtype, memory_format=torch.channels_last))
+            return y.flatten().double()
+
+        pieces = list(self._each(judge, [mine[k : k + many] for k in range(0, len(mine), many)]))
         found = torch.cat(pieces).cpu().numpy() if pieces else np.zeros(0)
         return found if self.group is None else self.group.gathered(found, mine, len(films))
 
@@ -218,6 +230,10 @@ class TorchLearner:
         for one, saved in zip(self.optimisers, state["optimisers"], strict=True):
             optimiser.restore(one, saved)
         self.steps = state["steps"]
+
+    def _each(self, function: Callable[[Any], Any], items: Iterable[Any]) -> Iterable[Any]:
+        """The function of each item; apart from each other where a learner has the threads."""
+        return map(function, items)
 
     def _threads(self) -> AbstractContextManager[Any]:
         """A network that the fast kernels compute leaves torch little to share out."""

@@ -49,6 +49,8 @@ class Training:
     ----------
     batch : films in a batch over all processes together
     last_batch : ``keep`` the smaller batch at an epoch's end, or ``drop`` it
+    shards : parts of a batch that are computed apart on a CPU, each in a thread of its own where
+        there are so many; batch statistics are a shard's
     precision : ``auto``: bfloat16 where the processor has it and it measures faster
     label_smoothing : s, with targets s/2 and 1 − s/2 (Szegedy 2016)
     class_weights : ``balanced``, n / (2 · n_class) as scikit-learn and Keras, or ``none``
@@ -57,6 +59,7 @@ class Training:
     epochs: int = _between(10, 1, 100_000)
     batch: int = _between(64, 1, 1_000_000)
     last_batch: Literal["keep", "drop"] = "keep"
+    shards: int = _between(1, 1, 1024)
     seed: int = _between(0, 0, 2**31 - 1)
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     label_smoothing: float = _between(0.0, 0.0, 0.5)

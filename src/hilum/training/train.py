@@ -33,6 +33,7 @@ from hilum.training.recipe import Recipe
 from hilum.training.run import Run, claim, interruptible, reopen
 from hilum.training.schedule import LearningRate
 from hilum.training.sequential import ReferenceLearner
+from hilum.training.shards import ShardedLearner
 
 
 def train(
@@ -271,6 +272,8 @@ def make_learner(
     """The back end of a place."""
     if place.kind == "reference":
         return ReferenceLearner(recipe, weights)
+    if place.kind == "cpu" and together is None and recipe.training.shards > 1:
+        return ShardedLearner(recipe, place, weights)
     return TorchLearner(recipe, place, weights, together)
 
 

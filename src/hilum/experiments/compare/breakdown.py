@@ -113,6 +113,7 @@ def _torch(learner: Any, films: Any, recipe: Any, plan: list[NDArray[np.int64]])
 
         return call
 
+    learner.in_turn = True  # the profiler sees this thread alone
     learner.prepare = marked(learner.prepare, "hilum data")
     for one in learner.optimisers:
         one.step = marked(one.step, "hilum optimiser")
@@ -150,6 +151,8 @@ def _torch(learner: Any, films: Any, recipe: Any, plan: list[NDArray[np.int64]])
     method = "torch.profiler" + (
         ", time on the GPU; what it does not compute is other" if on_gpu else ", time on the CPU"
     )
+    if getattr(learner, "count", 1) > 1:
+        method += "; shards one after another in one thread"
     if alone:
         method += "; exchange: the same steps with and without it"
     return _result(parts, usual, STEPS, method)

@@ -1,0 +1,136 @@
+"""A learner that computes the shards of a batch apart, each in a thread of its own.
+
+A batch is cut into ``training.shards`` shards. Each is augmented, run forward and backward by
+itself; their gradients are added in order and the weights move once. A network with batch
+statistics takes them from each shard, so shards belong to the recipe and not to the place: the
+result is the same to the bit with any number of threads.
+
+Threads that meet once a step, not at every operator, cost little beside a busy process: torch's
+own threads wait at some hundred barriers a step for one that is not scheduled
+(docs/benchmarks.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from copy import deepcopy
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from hilum import machine
+from hilum.machine import Place
+from hilum.training.learner import TorchLearner, cross_entropy
+from hilum.training.parts import Films
+from hilum.training.recipe import Recipe
+
+Item = TypeVar("Item")
+Made = TypeVar("Made")
+
+
+class ShardedLearner(TorchLearner):
+    """A CPU's learner for recipes with more than one shard; one process.
+
+    The shards share the parameters; each has running statistics of its own, whose mean is taken
+    when an epoch ends.
+    """
+
+    def __init__(self, recipe: Recipe, place: Place, weights: tuple[float, float]) -> None:
+        super().__init__(recipe, place, weights)
+        self.count = recipe.training.shards
+        self.parameters = list(self.model.parameters())
+        self.replicas: list[Any] = [self.model]
+        self.replicas += [_replica(self.model) for _ in range(self.count - 1)]
+        self.team = Team(place.threads, self.count)
+        # Dropout draws from one generator, so there the shards take turns.
+        self.in_turn = any(isinstance(m, nn.Dropout) and m.p > 0 for m in self.model.modules())
+
+    def begin(self, films: Films, epoch: int, plan: Any = ()) -> None:
+        super().begin(films, epoch, plan)
+        for replica in self.replicas[1:]:
+            replica.train()
+            for mine, first in zip(replica.buffers(), self.model.buffers(), strict=True):
+                mine.copy_(first)
+
+    def step(self, batch: NDArray[np.int64], learning_rate: float) -> float | None:
+        shards = [batch[k :: self.count] for k in range(min(self.count, len(batch)))]
+
+        def learn(k: int) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
+            return self._shard(self.replicas[k], shards[k], len(batch))
+
+        with self._threads():
+            run = map if self.in_turn else self.team.map
+            losses, logits, gradients = zip(*run(learn, range(len(shards))), strict=True)
+            for parameter, *parts in zip(self.parameters, *gradients, strict=True):
+                parameter.grad = sum(parts[1:], parts[0])
+            self.update(learning_rate)
+            loss = torch.stack(losses).sum()
+        together = torch.empty(len(batch), dtype=self.dtype)
+        for k, some in enumerate(logits):
+            together[k :: self.count] = some
+        self._logits.append(together)
+        self._losses.append(loss)
+        return float(loss)
+
+    def _shard(
+        self, replica: Any, films: NDArray[np.int64], total: int
+    ) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
+        """A shard's share of the loss of ``total`` films, its logits, its gradients."""
+        x, y = self.prepare(films)
+        with self._autocast():
+            z = replica(x).flatten()
+        z = z.to(self.dtype)
+        smoothing = self.recipe.training.label_smoothing
+        loss = cross_entropy(z, y, self.weights, smoothing) / total
+        return loss.detach(), z.detach(), torch.autograd.grad(loss, self.parameters)
+
+    def finish(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        for first, *others in zip(*(r.buffers() for r in self.replicas), strict=True):
+            if first.is_floating_point():
+                first.copy_(torch.stack([first, *others]).mean(0))
+        return super().finish()
+
+    def _each(self, function: Callable[[Item], Made], items: Iterable[Item]) -> Iterable[Made]:
+        with self._threads():
+            return list(self.team.map(function, items))
+
+    def _threads(self) -> AbstractContextManager[Any]:
+        """What is not a shard's is small: one thread."""
+        return machine.torch_threads(1)
+
+
+def _replica(network: nn.Module) -> nn.Module:
+    """A copy with the same parameters and buffers of its own."""
+    return deepcopy(network, {id(p): p for p in network.parameters()})
+
+
+class Team:
+    """Threads that work each on its own.
+
+    Parameters
+    ----------
+    threads : all in all, shared out among the members
+    members : at most so many
+    """
+
+    def __init__(self, threads: int, members: int) -> None:
+        self.size = max(1, min(threads, members))
+        each = max(1, threads // self.size)
+        self._pool = ThreadPoolExecutor(
+            self.size, initializer=machine.set_torch_threads, initargs=(each,)
+        )
+
+    def map(self, function: Callable[[Item], Made], items: Iterable[Item]) -> Iterator[Made]:
+        """The results in the order of ``items``; an error is raised when all have ended."""
+        if self.size == 1:
+            return map(function, items)
+        futures = [self._pool.submit(function, item) for item in items]
+        errors = [error for future in futures if (error := future.exception()) is not None]
+        if errors:
+            raise errors[0]
+        return iter([future.result() for future in futures])
