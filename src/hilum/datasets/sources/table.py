@@ -15,7 +15,7 @@ from pathlib import Path
 from hilum.datasets import patients
 from hilum.datasets.sources.listing import Listing, Request, common_folder, part_named
 from hilum.errors import Refused, UsageError
-from hilum.films.read import find
+from hilum.films.read import find_files
 
 # What people call the columns, best first; compared without case, spaces and underscores.
 PATH = ("path", "filepath", "file", "filename", "image", "imagepath", "imageindex", "film")
@@ -176,8 +176,8 @@ def by_stem(images: Iterable[Path], listing: Listing) -> dict[str, str]:
     stems: dict[str, str] = {}
     for folder in images:
         here: dict[str, str] = {}
-        passed: list[Path] = []
-        for file in map(str, find([folder], passed=passed)):
+        passed: list[str] = []
+        for file in find_files([folder], passed=passed):
             stem = _stem(file)
             if stem in here:
                 raise UsageError(
@@ -185,7 +185,7 @@ def by_stem(images: Iterable[Path], listing: Listing) -> dict[str, str]:
                     "Name the folder that is meant with --images."
                 )
             here[stem] = file
-        listing.stray += [path.name for path in passed]
+        listing.stray += map(os.path.basename, passed)
         stems = {**here, **stems}
     return stems
 
