@@ -166,18 +166,24 @@ def _decode_array(values: NDArray[Any], least: int) -> Pixels:
 
 
 def find(
-    sources: str | Path | Iterable[str | Path], *, passed: list[Path] | None = None
+    sources: str | Path | Iterable[str | Path],
+    *,
+    passed: list[Path] | None = None,
+    keep_absent: bool = False,
 ) -> list[Path]:
     """As :func:`find_files`, as paths."""
     strays: list[str] = []
-    films = list(map(Path, find_files(sources, passed=strays)))
+    films = list(map(Path, find_files(sources, passed=strays, keep_absent=keep_absent)))
     if passed is not None:
         passed.extend(map(Path, strays))
     return films
 
 
 def find_files(
-    sources: str | Path | Iterable[str | Path], *, passed: list[str] | None = None
+    sources: str | Path | Iterable[str | Path],
+    *,
+    passed: list[str] | None = None,
+    keep_absent: bool = False,
 ) -> list[str]:
     """Films in files, folders (with all below them) and glob patterns, sorted within each source.
 
@@ -187,16 +193,21 @@ def find_files(
     Parameters
     ----------
     passed : collects what was passed over
+    keep_absent : a source that does not exist, or a pattern that matches nothing, stays among the
+        films where there are others, so that reading it says so (``missing``)
 
     Raises
     ------
     UsageError
-        A source that does not exist, or a pattern that matches nothing.
+        A source that does not exist, or a pattern that matches nothing; with ``keep_absent``
+        only where there is no other source.
     """
     if isinstance(sources, str | Path):
         sources = (sources,)
     films: dict[str, None] = {}  # ordered, each once
     strays = passed if passed is not None else []
+    sources = list(sources)
+    lost: list[str] = []
     for source in sources:
         path = Path(source).expanduser()
         if path.is_dir():
@@ -206,12 +217,16 @@ def find_files(
         elif glob.has_magic(str(source)):
             matches = sorted(map(Path, glob.glob(str(path), recursive=True)))  # noqa: PTH207
             if not matches:
-                raise UsageError(f"nothing matches: {source}. Check the pattern and its quotes.")
+                films[str(source)] = None
+                lost.append(f"nothing matches: {source}. Check the pattern and its quotes.")
             for match in matches:
                 found = _walk(str(match), strays) if match.is_dir() else [str(match)]
                 films.update(dict.fromkeys(found))
         else:
-            raise UsageError(f"there is no such file or folder: {source}. Check the path.")
+            films[str(source)] = None
+            lost.append(f"there is no such file or folder: {source}. Check the path.")
+    if lost and (not keep_absent or len(lost) == len(sources)):
+        raise UsageError(lost[0])
     return list(films)
 
 
