@@ -204,6 +204,20 @@ def torch_threads(threads: int) -> Iterator[int]:
         torch.set_num_threads(before)
 
 
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """For a while, scikit-learn's OpenMP loops run in one thread.
+
+    They are short here, and threads that wait for each other at the end of each loop take twenty
+    times as long on a machine with other work.
+    """
+    import sklearn.ensemble  # only what is loaded can be told  # noqa: F401
+    from threadpoolctl import threadpool_limits  # comes with scikit-learn
+
+    with threadpool_limits(1, user_api="openmp"):
+        yield
+
+
 def default_threads() -> None:
     """Before numpy loads: the granted cores, unless the user chose a number by environment."""
     if "OMP_NUM_THREADS" not in os.environ:

@@ -48,6 +48,18 @@ def test_a_bad_film_is_exit_code_4_and_one_record(
     assert records[2]["decision"] is None
 
 
+def test_a_path_that_is_not_there_costs_one_record_and_nothing_else(
+    grey_films: Path, model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    named = ["gone.png", str(grey_films), f"{grey_films}/*.gif"]
+    assert run(["predict", *named, "--model", model, "--json"]) == 4
+    records = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [(r["error"] or {}).get("code") for r in records] == ["missing", None, None, "missing"]
+    assert records[0]["film"] == "gone.png"
+    assert run(["predict", "gone.png", "gone-too.png", "--model", model, "--json"]) == 2
+    assert capsys.readouterr().out == ""
+
+
 def test_heat_maps_are_written_and_names_do_not_collide(
     grey_films: Path, model: str, tmp_path: Path
 ) -> None:

@@ -395,3 +395,24 @@ def test_kermany_whole(films_folder):
     assert not cache.unreadable and not cache.refused
     some = np.arange(0, 5232, 97)
     assert (cache.of(some) == truth(manifest.select(some))).all()
+
+
+def test_keys_that_end_in_zeros_are_found_again(films, write, root, monkeypatch, decoded):
+    from hashlib import blake2b
+
+    class Ending:  # one key in 256 ends so
+        def __init__(self, data, digest_size):
+            self._key = blake2b(data, digest_size=digest_size - 1).digest() + b"\0"
+
+        def digest(self):
+            return self._key
+
+    monkeypatch.setattr("hilum.datasets.shelf.blake2b", Ending)
+    write("NORMAL/broken.png", data=b"\x89PNG\r\n\x1a\n")
+    manifest = index(root, draw=False)
+    cache = Cache.fill(manifest, SMALL, workers=0)
+    assert len(decoded) == 40
+    again = Cache.fill(manifest, SMALL, workers=0)
+    assert len(decoded) == 40
+    assert again.unreadable == cache.unreadable != []
+    assert (again.rows == cache.rows).all()

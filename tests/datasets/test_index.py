@@ -210,3 +210,10 @@ def test_the_same_source_twice(write, root):
     write(*kermany(10))
     with pytest.raises(HilumError, match="twice"):
         index(root, root)
+
+
+def test_a_task_that_folders_do_not_ask_is_refused(write, root):
+    write(*(f"{name}/{i}.png" for name in ("NORMAL", "PNEUMONIA") for i in range(3)))
+    assert index(root, draw=False, task="pneumonia").task == "pneumonia"
+    with pytest.raises(UsageError, match="no such task here: foo"):
+        index(root, draw=False, task="foo")

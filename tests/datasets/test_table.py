@@ -104,3 +104,13 @@ def test_a_label_changed_in_the_table_changes_no_patient_and_no_part(films, root
     after = index(table(root, "path,label,patient", *rows))
     assert after.patient == before.patient
     assert sum(a != b for a, b in zip(before.part, after.part, strict=True)) == 0
+
+
+def test_only_stems_that_rows_need_must_be_told_apart(films, root, write):
+    write("films/a/other.png", "films/b/other.png", "films/deep/20.png", "films/deep/20.jpg")
+    rows = [f"{i}.jpeg,{i % 2}" for i in range(20)]
+    path = table(root, "path,label", *rows)
+    assert len(index(path, draw=False)) == 20  # "other" is twice, and no row asks for it
+    path = table(root, "path,label", *rows, "20.jpeg,1")
+    with pytest.raises(UsageError, match="two films of one name"):
+        index(path, draw=False)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import mmap
 import socket
 import threading
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hilum.films.wire import Wire
+from hilum.films.wire import Wire, shared_memory
 
 
 def passed(content: Any) -> Any:
@@ -47,3 +48,20 @@ def test_an_end_that_has_gone_is_the_end_of_file() -> None:
     with pytest.raises(EOFError):
         Wire(theirs).receive()
     theirs.close()
+
+
+def test_arrays_cross_in_shared_memory_and_what_has_no_room_follows() -> None:
+    ours, theirs = socket.socketpair()
+    with shared_memory(100_000) as file, ours, theirs:
+        memory = [mmap.mmap(file.fileno(), 100_000) for _ in range(2)]
+        sender, receiver = Wire(ours, outgoing=memory[0]), Wire(theirs, incoming=memory[1])
+        films = [np.full((200, 200), number, np.uint8) for number in range(4)]
+        sender.send(films)  # the first two fit
+        assert [memory[1][place] for place in (0, 40_000, 80_000)] == [0, 1, 0]
+        found = receiver.receive()
+        for film, other in zip(films, found, strict=True):
+            np.testing.assert_array_equal(film, other)
+        sender.reuse()
+        sender.send([films[3]])
+        np.testing.assert_array_equal(receiver.receive()[0], films[3])
+        np.testing.assert_array_equal(found[0], films[0])  # its own, not a view of the memory

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import mmap
 import os
 import signal
 import subprocess
@@ -13,7 +14,8 @@ import pytest
 import worker_functions as functions
 
 from hilum.errors import UnreadableFilm, UsageError
-from hilum.films.workers import WorkerDefect, Workers
+from hilum.films.wire import shared_memory
+from hilum.films.workers import WorkerDefect, Workers, _Board
 
 
 def test_answers_come_with_their_numbers() -> None:
@@ -140,3 +142,42 @@ def test_workers_end_with_their_caller() -> None:
         time.sleep(0.05)
     os.kill(worker, signal.SIGKILL)
     pytest.fail("a worker outlived its caller")
+
+
+def test_a_caller_never_sees_a_film_that_began_before_it_did() -> None:
+    """A look at the board between two writes killed workers for films that took no time at all."""
+    script = (
+        "import mmap, sys; from hilum.films.workers import _Board\n"
+        "board = _Board(mmap.mmap(int(sys.argv[1]), 16))\n"
+        "while True: board.begin(1)\n"
+    )
+    with shared_memory(16) as file:
+        board = _Board(mmap.mmap(file.fileno(), 16))
+        start = time.monotonic()
+        board.begin(0)
+        command = [sys.executable, "-c", script, str(file.fileno())]
+        writer = subprocess.Popen(command, pass_fds=[file.fileno()])
+        try:
+            began: set[float] = set()
+            while len(began) < 20_000 and time.monotonic() < start + 20:
+                began.add(board.read()[1])
+        finally:
+            writer.kill()
+            writer.wait()
+    assert len(began) > 100
+    assert start <= min(began) <= max(began) <= time.monotonic()
+
+
+def test_a_worker_has_its_next_batch_before_the_answers_are_taken() -> None:
+    given: list[int] = []
+
+    def items() -> Iterator[int]:
+        for number in range(8):
+            given.append(number)
+            yield number
+
+    with Workers(1) as workers:
+        answers = workers.map(functions.double, items(), chunk=4)
+        assert next(answers) == (0, 0)
+        assert given == list(range(8))
+        answers.close()

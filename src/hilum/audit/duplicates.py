@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 BANDS, BITS = 16, 16  # 16 bands of 16 bits: a pair 20 bits apart shares a band in 99 of 100 cases
 WINDOW = 64  # how many neighbours in a band's order a film is compared with at most
+A_FILM = 16  # pairs that are proposed for each film, on average, at most
 FARTHEST = 28  # bits of 256; of strangers' chests one pair in a thousand lies within 53
 ALIKE = 0.85  # least correlation of fine structure; docs/audit.md has the measurement
 _BLUR, _SHIFT = 2.0, 2  # of the 64 × 64 copy, in pixels
@@ -89,13 +90,14 @@ def find(
 
 def _equal(digests: NDArray[np.uint8], rows: NDArray[np.int64]) -> list[tuple[int, int]]:
     """(first, other) for rows of equal digests, ``first`` being the earliest."""
-    earliest: dict[bytes, int] = {}
-    pairs = []
-    for row in rows.tolist():
-        first = earliest.setdefault(digests[row].tobytes(), row)
-        if first != row:
-            pairs.append((first, row))
-    return pairs
+    if not len(rows):
+        return []
+    # S, not V: numpy sorts it. That it drops zeros at the end makes no two digests one.
+    short = np.ascontiguousarray(digests[rows]).view(f"S{digests.shape[1]}")[:, 0]
+    _, first, which = np.unique(short, return_index=True, return_inverse=True)
+    first = rows[first[which.reshape(-1)]]
+    again = first != rows
+    return list(zip(first[again].tolist(), rows[again].tolist(), strict=True))
 
 
 def _same_pixels(
@@ -133,8 +135,9 @@ def candidates(
     short = np.ascontiguousarray(hashes[rows]).view(np.uint16)
     bits = np.unpackbits(hashes[rows], axis=1)
     strewn = np.random.default_rng(0).permutation(bits.shape[1])
-    found = []
+    found = np.zeros(0, np.int64)  # pairs as first × n + other
     for band in range(BANDS):
+        here = [found]
         chosen = np.take(strewn, range(BITS * band, BITS * band + 64), mode="wrap")
         key = (
             np.ascontiguousarray(np.packbits(bits[:, chosen], axis=1))
@@ -149,9 +152,24 @@ def candidates(
                 break
             a, b = order[near], order[near + step]
             close = _ONES[short[a] ^ short[b]].sum(axis=1) <= farthest
-            found.append(np.stack([a[close], b[close]], axis=1))
-    pairs = np.sort(np.concatenate(found), axis=1) if found else np.zeros((0, 2), np.int64)
-    return rows[np.unique(pairs, axis=0)]
+            a, b = a[close], b[close]
+            here.append(np.minimum(a, b) * len(rows) + np.maximum(a, b))
+        found = _least_apart(np.unique(np.concatenate(here)), short)
+    return rows[np.stack(np.divmod(found, len(rows)), axis=1)]
+
+
+def _least_apart(found: NDArray[np.int64], short: NDArray[np.uint16]) -> NDArray[np.int64]:
+    """No more than ``A_FILM`` pairs for each film on average: those that differ least."""
+    most = A_FILM * len(short)
+    if len(found) <= most:
+        return found
+    apart = np.concatenate(
+        [
+            _ONES[short[some // len(short)] ^ short[some % len(short)]].sum(axis=1)
+            for some in np.array_split(found, -(-len(found) // (1 << 18)))
+        ]
+    )
+    return np.sort(found[np.argsort(apart, kind="stable")[:most]])
 
 
 _ONES = np.array([bin(value).count("1") for value in range(1 << 16)], np.uint8)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hilum import machine
 from hilum.audit.survey import Survey
 from hilum.decision import Estimate
 from hilum.evaluation import intervals, metrics
@@ -228,7 +229,7 @@ def probe(
     probes = [*FILE, COMBINED, *PIXEL, *more]
     scores: dict[str, dict[str, Floats]] = {}
     fold = folds(label[learnt], np.unique(patient[learnt], return_inverse=True)[1], seed)
-    with progress.stage("probing", len(probes)) as advance:
+    with machine.one_thread(), progress.stage("probing", len(probes)) as advance:
         for each in probes:
             values = np.column_stack([columns[name] for name in each.columns])
             if _varies(values):

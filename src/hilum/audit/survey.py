@@ -189,9 +189,8 @@ def survey(manifest: Manifest, workers: Workers, progress: Progress = SILENT) ->
         readable=np.zeros(n, bool),
     )
     known: dict[str, str] = {}  # one object for each distinct word
-    files = (str(file) for file in manifest.files())
     with progress.stage("looking at films", n) as advance:
-        for row, answer in workers.map(look, files, chunk=CHUNK):
+        for row, answer in workers.map(look, manifest.file_names(), chunk=CHUNK):
             advance(1)
             if isinstance(answer, UnreadableFilm):
                 seen.unreadable.append((row, Reason(answer.code, answer.text)))

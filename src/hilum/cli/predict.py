@@ -85,7 +85,7 @@ def predict(
 
     progress = options.terminal(quiet)
     strays: list[Path] = []
-    paths = find(films, passed=strays)
+    paths = find(films, passed=strays, keep_absent=True)
     if not paths:
         raise Refused(f"no films: {', '.join(films)}. {len(strays)} other files are there.")
     if strays:

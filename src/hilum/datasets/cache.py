@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from hilum import machine, storage
 from hilum.datasets.archive import source
 from hilum.datasets.manifest import Manifest
-from hilum.datasets.shelf import Key, Register, Shelf, Verdict, keys
+from hilum.datasets.shelf import Keys, Register, Rows, Shelf, Verdict, keys
 from hilum.errors import DiskFull, Locked, TooManyUnreadable, UnreadableFilm
 from hilum.films.preprocess import Preprocessing, described
 from hilum.films.radiograph import Reason
@@ -91,38 +91,49 @@ class Cache:
             The disk has no room for the pixels.
         """
         folder, guard = _place(preprocessing)
-        files = [str(file) for file in manifest.files()]
-        film_keys = keys(files)
+        film_keys = keys(manifest.file_names())
         shelf = Shelf(folder, preprocessing.size)
         allowed = max(1.0, limit * len(manifest)) if limit > 0 else 0.0
-        if _missing(shelf, film_keys, files):
+        if len(_missing(shelf, film_keys)):
             with _locked(guard, progress):
                 shelf.load()
-                if missing := _missing(shelf, film_keys, files):
+                missing = _missing(shelf, film_keys)
+                if len(missing):
                     known = _without(manifest, shelf, film_keys)["unreadable"]
                     if len(known) > allowed:
                         raise _too_many(known, f"of {len(manifest)}")
                     with _room(shelf.folder):
                         left = allowed - len(known)
-                        _make(shelf, preprocessing, missing, workers, progress, left)
+                        _make(
+                            shelf,
+                            preprocessing,
+                            manifest,
+                            film_keys,
+                            missing,
+                            workers,
+                            progress,
+                            left,
+                        )
                     shelf.load()
         without = _without(manifest, shelf, film_keys)
         if len(without["unreadable"]) > allowed:
             raise _too_many(without["unreadable"], f"of {len(manifest)}")
-        rows = [
-            shelf.places[key] if key is not None and key not in shelf.verdicts else -1
-            for key in film_keys
-        ]
-        return cls(shelf.pixels(), np.array(rows, np.int64), **without)
+        rows = np.where(_judged(shelf, film_keys), -1, shelf.places(film_keys))
+        return cls(shelf.pixels(), rows, **without)
+
+
+def _judged(shelf: Shelf, film_keys: Keys) -> NDArray[np.bool_]:
+    """(n,) whether a film is known to have no pixels."""
+    return np.fromiter((bytes(key) in shelf.verdicts for key in film_keys), bool)
 
 
 def _without(
-    manifest: Manifest, shelf: Shelf, film_keys: list[Key | None]
+    manifest: Manifest, shelf: Shelf, film_keys: Keys
 ) -> dict[str, list[tuple[str, Reason]]]:
     """The films that are known to have no pixels: ``unreadable`` and ``refused``, with reasons."""
     found: dict[str, list[tuple[str, Reason]]] = {"unreadable": [], "refused": []}
-    for path, key in zip(manifest.path, film_keys, strict=True):
-        if key is None:
+    for path, key in zip(manifest.path, film_keys.tolist(), strict=True):
+        if not key:
             found["unreadable"].append((path, Reason("missing", "there is no such file")))
         elif key in shelf.verdicts:
             verdict = shelf.verdicts[key]
@@ -130,59 +141,63 @@ def _without(
     return found
 
 
-def _missing(shelf: Shelf, film_keys: list[Key | None], files: list[str]) -> dict[Key, str]:
-    """The films that have neither sound pixels nor a reason to have none."""
-    sound = shelf.sound(key for key in film_keys if key is not None)
-    return {
-        key: file
-        for key, file in zip(film_keys, files, strict=True)
-        if key is not None and key not in sound and key not in shelf.verdicts
-    }
+def _missing(shelf: Shelf, film_keys: Keys) -> Rows:
+    """Rows of the films, each once, that have neither sound pixels nor a reason to have none."""
+    wanted = (film_keys != b"") & ~_judged(shelf, film_keys)
+    rows = np.flatnonzero(wanted)
+    rows = rows[~shelf.sound(film_keys[rows])]
+    return rows[np.sort(np.unique(film_keys[rows], return_index=True)[1])]
 
 
 def _make(
     shelf: Shelf,
     preprocessing: Preprocessing,
-    missing: dict[Key, str],
+    manifest: Manifest,
+    film_keys: Keys,
+    missing: Rows,
     workers: int | None,
     progress: Progress,
     allowed: float,
 ) -> None:
-    """Decode films into their places; damaged ones go where they were."""
+    """Decode the missing films into their places; damaged ones go where they were."""
     size = preprocessing.size
     _check_room(shelf, len(missing))
-    new = [key for key in missing if key not in shelf.places]
-    first = shelf.reserve(len(new))
-    places = {key: shelf.places[key] for key in missing if key in shelf.places}
-    places |= {key: first + i for i, key in enumerate(new)}
+    places = shelf.places(film_keys[missing])
+    new = places < 0
+    first = shelf.reserve(int(new.sum()))
+    places[new] = first + np.arange(new.sum())
     progress.say(
         f"decoding {len(missing):,} films to {size} × {size}: "
         f"{len(missing) * shelf.film_bytes / 1e6:,.0f} MB in {shelf.folder}"
     )
     shelf.describe(preprocessing)
-    order = list(missing)
+    root = str(manifest.root)
     decode = partial(decode_into, str(shelf.pixel_file), preprocessing)
     count = machine.cores() if workers is None else workers
-    count = min(count, -(-len(order) // CHUNK))
+    count = min(count, -(-len(missing) // CHUNK))
     unreadable: list[tuple[str, Reason]] = []
     with (
         Register(shelf) as register,
         Workers(count) as pool,
-        progress.stage("decoding films", len(order)) as advance,
+        progress.stage("decoding films", len(missing)) as advance,
     ):
-        tasks = ((places[key], missing[key]) for key in order)
+        tasks = (
+            (place, os.path.join(root, manifest.path[row]))  # noqa: PTH118 (a hundred thousand)
+            for place, row in zip(map(int, places), missing, strict=True)
+        )
         for number, answer in pool.map(decode, tasks, chunk=CHUNK):
-            key = order[number]
+            row = missing[number]
+            key = bytes(film_keys[row])
             if isinstance(answer, UnreadableFilm):
                 reason = Reason(answer.code, answer.text)
                 register.note(key, Verdict("unreadable", reason))
-                unreadable.append((missing[key], reason))
+                unreadable.append((manifest.path[row], reason))
                 if len(unreadable) > allowed:
                     raise _too_many(unreadable, "so far")
             elif isinstance(answer, Reason):
                 register.note(key, Verdict("refused", answer))
             else:
-                register.keep(key, places[key], answer)
+                register.keep(key, int(places[number]), answer)
             advance(1)
 
 

@@ -45,7 +45,7 @@ def index(
     positive : the class that counts as positive, where its name is not a known one
     validation, test : shares of the patients to draw, where the source has no such part
     allow_leak : go on with patients in two parts; counted in ``notes["leak"]``
-    task : the question, where a kind offers several; for folders and tables its name
+    task : the question, where a kind offers several
     draw : False keeps to the parts that the source has
     images : folders of the films that a table names
 
@@ -149,6 +149,11 @@ def _labelled(listing: Listing, positive: str | None, task: str | None, where: s
     """Columns with labels, in the order of their paths, relative to one root."""
     _refuse_twice(listing.file)
     meaning = classes.meaning(listing.name, positive or listing.positive, where)
+    if task is not None and not listing.task and task != meaning.task:
+        raise UsageError(
+            f"no such task here: {task}. The classes of {where} ask for {meaning.task} alone; "
+            "--positive says which of them is positive."
+        )
     root = str(listing.root)
     if any(
         os.path.dirname(file) != root and not file.startswith(root + os.sep)
@@ -173,7 +178,7 @@ def _labelled(listing: Listing, positive: str | None, task: str | None, where: s
         patient=tuple(listing.patient[i] for i in order),
         part=tuple(listing.part[i] for i in order),
         extra={name: tuple(column[i] for i in order) for name, column in listing.extra.items()},
-        task=listing.task or task or meaning.task,
+        task=listing.task or meaning.task,
         classes=meaning.classes,
         notes=notes,
     )

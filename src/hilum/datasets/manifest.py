@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
-from collections.abc import Iterable, Sized
+import os
+from collections.abc import Iterable, Iterator, Sized
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from sys import intern
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -69,6 +72,11 @@ class Manifest:
     def files(self) -> list[Path]:
         """Absolute paths, one a film; of an array in an archive, ``archive.npz#17``."""
         return [self.root / path for path in self.path]
+
+    def file_names(self) -> Iterator[str]:
+        """As ``files``, as texts and one after the other: for a hundred thousand films."""
+        root = str(self.root)
+        return (os.path.join(root, path) for path in self.path)  # noqa: PTH118
 
     def read_film(self, row: int) -> Radiograph:
         """One film, from its file or its archive; raises ``UnreadableFilm``."""
@@ -153,7 +161,12 @@ class Manifest:
     def digest(self) -> str:
         """Digest of paths, labels, patients and parts, in order."""
         rows = zip(self.path, self.label.tolist(), self.patient, self.part, strict=True)
-        return storage.digest(json.dumps(list(rows), ensure_ascii=False, separators=(",", ":")))
+        total = hashlib.sha256()
+        for number, row in enumerate(rows):  # a JSON list, row by row
+            text = json.dumps(row, ensure_ascii=False, separators=(",", ":"))
+            total.update(f"{',' if number else '['}{text}".encode())
+        total.update(b"]" if len(self) else b"[]")
+        return total.hexdigest()
 
     def write(self, csv_path: Path | str) -> None:
         """Write ``films.csv`` and ``films.json`` beside it, each atomically.
@@ -192,7 +205,16 @@ class Manifest:
             with csv_path.open(encoding="utf-8-sig", newline="") as stream:
                 table = csv.reader(stream)
                 heads = next(table, [])
-                rows = [row for row in table if row]
+                columns: list[list[str]] = [[] for _ in heads]
+                wrong = None
+                for number, row in enumerate(filter(None, table), 2):
+                    if len(row) != len(heads):
+                        wrong = wrong or (number, len(row))
+                    # One text for all of the same: patients, parts and views come again.
+                    for column, cell in zip(
+                        columns, [*row[:1], *map(intern, row[1:])], strict=False
+                    ):
+                        column.append(cell)
         except (OSError, UnicodeDecodeError, csv.Error) as error:
             raise UsageError(f"not a manifest: {csv_path} ({error}). Index the films again.") from (
                 error
@@ -202,21 +224,19 @@ class Manifest:
                 f"not a manifest: {csv_path} begins with {', '.join(heads[:4])}, "
                 f"not {', '.join(COLUMNS)}. Index the films again."
             )
-        wrong = next((i for i, row in enumerate(rows) if len(row) != len(heads)), None)
         if wrong is not None:
             raise UsageError(
-                f"a row does not fit its heads: row {wrong + 2} of {csv_path} has "
-                f"{len(rows[wrong])} cells, not {len(heads)}. Mend it."
+                f"a row does not fit its heads: row {wrong[0]} of {csv_path} has "
+                f"{wrong[1]} cells, not {len(heads)}. Mend it."
             )
-        columns: list[tuple[str, ...]] = list(zip(*rows, strict=True)) or [()] * len(heads)
         root = Path(about["root"])
         manifest = cls(
             root=root if root.is_absolute() else (csv_path.parent / root).resolve(),
-            path=columns[0],
+            path=tuple(columns[0]),
             label=np.array(_labels(columns[1], csv_path), np.int8),
-            patient=columns[2],
-            part=_checked(columns[3], csv_path),
-            extra=dict(zip(heads[4:], columns[4:], strict=True)),
+            patient=tuple(columns[2]),
+            part=_checked(tuple(columns[3]), csv_path),
+            extra=dict(zip(heads[4:], map(tuple, columns[4:]), strict=True)),
             task=about["task"],
             classes=(about["classes"][0], about["classes"][1]),
             notes=about.get("notes", {}),

@@ -29,11 +29,12 @@ from hilum.films.preprocess import Preprocessing
 from hilum.films.radiograph import Reason
 
 RECORD = np.dtype([("key", "V16"), ("crc", "<u4")])
-_EMPTY = bytes(16)
 # What may be otherwise next time: never remembered.
 _PASSING = {"missing", "unreachable", "timeout", "crashed"}
 
-Key = bytes
+Key = bytes  # 16 at most: without zeros at its end, as numpy has them
+Keys = NDArray[np.bytes_]  # (n,) S16; b"" for a film that is gone
+Rows = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -44,27 +45,28 @@ class Verdict:
     reason: Reason
 
 
-def keys(files: Iterable[Path | str]) -> list[Key | None]:
-    """A key for each film from its path, bytes and modification time; None where it is gone.
+def keys(files: Iterable[Path | str]) -> Keys:
+    """A key for each film from its path, bytes and modification time; ``b""`` where it is gone.
 
     Films in one archive share its file's state and differ by their number.
     """
     from hilum.datasets.archive import split_path
 
-    states: dict[str, tuple[int, int] | None] = {}
-    result: list[Key | None] = []
-    for film in files:
+    last, state = "", ""  # films of one archive follow each other
+
+    def key(film: Path | str) -> Key:
+        nonlocal last, state
         file, _ = split_path(film)
-        if file not in states:
+        if file != last:
             try:
                 status = os.stat(file)  # noqa: PTH116 (a hundred thousand times)
-                states[file] = (status.st_size, status.st_mtime_ns)
+                state = f"\0{status.st_size}\0{status.st_mtime_ns}"
             except OSError:
-                states[file] = None
-        state = states[file]
-        text = f"{film}\0{state[0]}\0{state[1]}" if state else ""
-        result.append(blake2b(os.fsencode(text), digest_size=16).digest() if state else None)
-    return result
+                state = ""
+            last = file
+        return blake2b(os.fsencode(f"{film}{state}"), digest_size=16).digest() if state else b""
+
+    return np.fromiter(map(key, files), "S16")
 
 
 class Shelf:
@@ -83,9 +85,10 @@ class Shelf:
         self.pixel_file = folder / "pixels.u8"
         self._index_file = folder / "index.bin"
         self._reason_file = folder / "reasons.jsonl"
-        self.places: dict[Key, int] = {}
         self.verdicts: dict[Key, Verdict] = {}
         self._passing: dict[Key, Verdict] = {}
+        self._keys: Keys = np.zeros(0, "S16")  # sorted, with the place of each
+        self._places: Rows = np.zeros(0, np.int64)
         self._crc: NDArray[np.uint32] = np.zeros(0, np.uint32)
         self.load()
 
@@ -97,9 +100,9 @@ class Shelf:
             data = b""
         records = np.frombuffer(data, RECORD, count=len(data) // RECORD.itemsize)
         self._crc = records["crc"]
-        # Later records win: the same key twice means that it was made anew.
-        self.places = {key: place for place, key in enumerate(map(bytes, records["key"]))}
-        self.places.pop(_EMPTY, None)
+        found = records["key"].copy().view("S16")
+        self._places = np.argsort(found, kind="stable")
+        self._keys = found[self._places]
         self.verdicts = dict(self._passing)
         try:
             lines = self._reason_file.read_text(encoding="utf-8").splitlines()
@@ -109,7 +112,7 @@ class Shelf:
             try:
                 said = json.loads(line)
                 if said["hilum"] == __version__:  # another version may read more
-                    self.verdicts[bytes.fromhex(said["key"])] = Verdict(
+                    self.verdicts[bytes.fromhex(said["key"]).rstrip(b"\0")] = Verdict(
                         said["kind"], Reason(said["code"], said["text"])
                     )
             except (ValueError, KeyError, TypeError):
@@ -123,16 +126,27 @@ class Shelf:
             return np.zeros(shape, np.uint8)
         return np.memmap(self.pixel_file, np.uint8, "r", shape=shape)
 
-    def sound(self, wanted: Iterable[Key]) -> set[Key]:
-        """Those of the films whose pixels are here and agree with their checksum."""
-        found = [key for key in wanted if key in self.places]
+    def places(self, wanted: Keys) -> Rows:
+        """(n,) the place of each film in ``pixels``; -1 where it has none."""
+        if not len(self._keys):
+            return np.full(len(wanted), -1)
+        # Later records win: the same key twice means that it was made anew.
+        last = np.searchsorted(self._keys, wanted, side="right") - 1
+        there = (self._keys[last] == wanted) & (wanted != b"")
+        return np.where(there, self._places[last], -1)
+
+    def sound(self, wanted: Keys) -> NDArray[np.bool_]:
+        """(n,) whether a film's pixels are here and agree with their checksum."""
+        places = self.places(wanted)
         try:
             stream = self.pixel_file.open("rb")
         except OSError:
-            return set()
+            return np.zeros(len(wanted), bool)
         with stream:
             # Read, not mapped: mapped pages would count as this process's memory.
-            return {key for key in found if self._agrees(stream.fileno(), self.places[key])}
+            return np.fromiter(
+                (p >= 0 and self._agrees(stream.fileno(), p) for p in map(int, places)), bool
+            )
 
     def _agrees(self, descriptor: int, place: int) -> bool:
         film = os.pread(descriptor, self.film_bytes, place * self.film_bytes)
@@ -183,7 +197,7 @@ class Register:
 
     def keep(self, key: Key, place: int, crc: int) -> None:
         """The pixels of a film are at this place."""
-        record = np.array([(np.void(key), crc)], RECORD).tobytes()
+        record = np.array([(np.void(key.ljust(16, b"\0")), crc)], RECORD).tobytes()
         os.pwrite(self._index, record, place * RECORD.itemsize)
 
     def note(self, key: Key, verdict: Verdict) -> None:
@@ -192,7 +206,7 @@ class Register:
             self._shelf._passing[key] = verdict
             return
         line = {
-            "key": key.hex(),
+            "key": key.ljust(16, b"\0").hex(),
             "kind": verdict.kind,
             **verdict.reason.as_dict(),
             "hilum": __version__,

@@ -106,11 +106,11 @@ def _complete(
 
 def leaks(manifest: Manifest) -> list[Leak]:
     """The patients in two parts or more, in the order of their first film."""
-    parts: dict[str, set[str]] = {}
+    first: dict[str, str] = {}
+    torn: dict[str, set[str]] = {}
     for who, part in zip(manifest.patient, manifest.part, strict=True):
-        if part:
-            parts.setdefault(who, set()).add(part)
-    torn = {who: there for who, there in parts.items() if len(there) > 1}
+        if part and first.setdefault(who, part) != part:
+            torn.setdefault(who, {first[who]}).add(part)
     rows: dict[str, list[int]] = {who: [] for who in torn}
     for row, who in enumerate(manifest.patient):
         if who in torn and manifest.part[row]:

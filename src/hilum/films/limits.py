@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import resource
 from dataclasses import dataclass
 
 from hilum.errors import UnreadableFilm
@@ -42,3 +44,15 @@ class Limits:
 
 
 LIMITS = Limits()
+
+
+def bound_memory(memory: int) -> None:
+    """Allow ``memory`` bytes of address space beyond what is mapped now (Linux; else nothing)."""
+    with contextlib.suppress(OSError, ValueError):
+        with open("/proc/self/statm") as stream:  # noqa: PTH123
+            mapped = int(stream.read().split()[0]) * resource.getpagesize()
+        _, hard = resource.getrlimit(resource.RLIMIT_AS)
+        limit = mapped + memory
+        if hard != resource.RLIM_INFINITY:
+            limit = min(limit, hard)
+        resource.setrlimit(resource.RLIMIT_AS, (limit, hard))

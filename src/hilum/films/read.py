@@ -166,8 +166,25 @@ def _decode_array(values: NDArray[Any], least: int) -> Pixels:
 
 
 def find(
-    sources: str | Path | Iterable[str | Path], *, passed: list[Path] | None = None
+    sources: str | Path | Iterable[str | Path],
+    *,
+    passed: list[Path] | None = None,
+    keep_absent: bool = False,
 ) -> list[Path]:
+    """As :func:`find_files`, as paths."""
+    strays: list[str] = []
+    films = list(map(Path, find_files(sources, passed=strays, keep_absent=keep_absent)))
+    if passed is not None:
+        passed.extend(map(Path, strays))
+    return films
+
+
+def find_files(
+    sources: str | Path | Iterable[str | Path],
+    *,
+    passed: list[str] | None = None,
+    keep_absent: bool = False,
+) -> list[str]:
     """Films in files, folders (with all below them) and glob patterns, sorted within each source.
 
     A file that is named outright is always taken. In folders hidden files and what is plainly no
@@ -176,36 +193,45 @@ def find(
     Parameters
     ----------
     passed : collects what was passed over
+    keep_absent : a source that does not exist, or a pattern that matches nothing, stays among the
+        films where there are others, so that reading it says so (``missing``)
 
     Raises
     ------
     UsageError
-        A source that does not exist, or a pattern that matches nothing.
+        A source that does not exist, or a pattern that matches nothing; with ``keep_absent``
+        only where there is no other source.
     """
     if isinstance(sources, str | Path):
         sources = (sources,)
-    films: dict[Path, None] = {}  # ordered, each once
+    films: dict[str, None] = {}  # ordered, each once
     strays = passed if passed is not None else []
+    sources = list(sources)
+    lost: list[str] = []
     for source in sources:
         path = Path(source).expanduser()
         if path.is_dir():
-            films.update(dict.fromkeys(_walk(path, strays)))
+            films.update(dict.fromkeys(_walk(str(path), strays)))
         elif path.exists():
-            films[path] = None
+            films[str(path)] = None
         elif glob.has_magic(str(source)):
             matches = sorted(map(Path, glob.glob(str(path), recursive=True)))  # noqa: PTH207
             if not matches:
-                raise UsageError(f"nothing matches: {source}. Check the pattern and its quotes.")
+                films[str(source)] = None
+                lost.append(f"nothing matches: {source}. Check the pattern and its quotes.")
             for match in matches:
-                found = _walk(match, strays) if match.is_dir() else [match]
+                found = _walk(str(match), strays) if match.is_dir() else [str(match)]
                 films.update(dict.fromkeys(found))
         else:
-            raise UsageError(f"there is no such file or folder: {source}. Check the path.")
+            films[str(source)] = None
+            lost.append(f"there is no such file or folder: {source}. Check the path.")
+    if lost and (not keep_absent or len(lost) == len(sources)):
+        raise UsageError(lost[0])
     return list(films)
 
 
-def _walk(folder: Path, strays: list[Path]) -> list[Path]:
-    films: list[Path] = []
+def _walk(folder: str, strays: list[str]) -> list[str]:
+    films: list[str] = []
     seen: set[tuple[int, int]] = set()  # links may run in circles
     for where, folders, files in os.walk(folder, followlinks=True):
         status = Path(where).stat()
@@ -215,9 +241,9 @@ def _walk(folder: Path, strays: list[Path]) -> list[Path]:
         seen.add((status.st_dev, status.st_ino))
         folders[:] = [f for f in folders if not f.startswith(".")]
         for file in files:
-            path = Path(where, file)
+            path = os.path.join(where, file)  # noqa: PTH118 (a hundred thousand times)
             (strays if _stray(file) else films).append(path)
-    return sorted(films)
+    return sorted(films, key=lambda path: path.replace(os.sep, "\0"))  # folder by folder
 
 
 def _stray(name: str) -> bool:

@@ -1,44 +1,100 @@
-"""Whole objects over a socket, arrays without a copy (pickle protocol 5, PEP 574)."""
+"""Whole objects over a socket, arrays beside it (pickle protocol 5, PEP 574).
+
+An array crosses in memory that both ends share where there is room, else through the socket too:
+a film of 50 kB through a socket takes as long as a fifth of its decoding.
+"""
 
 from __future__ import annotations
 
+import mmap
+import os
 import pickle
 import socket
 import struct
-from typing import Any
+import tempfile
+from typing import IO, Any
 
 _HEAD = struct.Struct("<QI")  # bytes of the pickle, number of buffers beside it
-_SIZE = struct.Struct("<Q")
+_BUFFER = struct.Struct("<Qq")  # bytes of a buffer, its place in the shared memory; -1: it follows
+
+
+def shared_memory(size: int) -> IO[bytes]:
+    """Zeros to be mapped by two processes: a file without a name, and on Linux without a disk."""
+    if hasattr(os, "memfd_create"):
+        file: IO[bytes] = os.fdopen(os.memfd_create("hilum"), "r+b")
+    else:
+        file = tempfile.TemporaryFile()  # noqa: SIM115 (closed by whoever asked for it)
+    file.truncate(size)
+    return file
 
 
 class Wire:
-    """One end of a connected socket; only for a process of one's own at the other end."""
+    """One end of a connected socket; only for a process of one's own at the other end.
 
-    def __init__(self, end: socket.socket) -> None:
+    Parameters
+    ----------
+    incoming, outgoing : memory shared with the other end, whose ``outgoing`` is our ``incoming``
+    """
+
+    def __init__(
+        self,
+        end: socket.socket,
+        *,
+        incoming: mmap.mmap | None = None,
+        outgoing: mmap.mmap | None = None,
+    ) -> None:
         self.end = end
+        self._incoming = incoming
+        self._outgoing = outgoing
+        self._used = 0  # bytes of ``outgoing``
+
+    def reuse(self) -> None:
+        """The other end has received all that was sent: begin the shared memory anew."""
+        self._used = 0
 
     def send(self, content: Any) -> None:
         """Send an object; waits until the other end has taken nearly all of it."""
         beside: list[pickle.PickleBuffer] = []
         data = pickle.dumps(content, protocol=5, buffer_callback=beside.append)
         raw = [buffer.raw() for buffer in beside]
-        head = _HEAD.pack(len(data), len(raw))
-        sizes = b"".join(_SIZE.pack(buffer.nbytes) for buffer in raw)
-        self.end.sendall(head + sizes + data if len(data) < 1 << 16 else head + sizes)
-        if len(data) >= 1 << 16:
+        places = [self._share(buffer) for buffer in raw]
+        head = _HEAD.pack(len(data), len(raw)) + b"".join(
+            _BUFFER.pack(buffer.nbytes, place) for buffer, place in zip(raw, places, strict=True)
+        )
+        if len(data) < 1 << 16:
+            self.end.sendall(head + data)
+        else:
+            self.end.sendall(head)
             self.end.sendall(data)
-        for buffer in raw:
-            self.end.sendall(buffer)
+        for buffer, place in zip(raw, places, strict=True):
+            if place < 0:
+                self.end.sendall(buffer)
 
     def receive(self) -> Any:
         """The next object; raises ``EOFError`` when the other end has gone."""
         length, count = _HEAD.unpack(self._take(_HEAD.size))
-        sizes = [size for (size,) in _SIZE.iter_unpack(self._take(count * _SIZE.size))]
+        buffers = list(_BUFFER.iter_unpack(self._take(count * _BUFFER.size)))
         data = self._take(length)
-        return pickle.loads(data, buffers=[self._take(size) for size in sizes])
+        return pickle.loads(data, buffers=[self._fetch(*buffer) for buffer in buffers])
 
     def close(self) -> None:
         self.end.close()
+
+    def _share(self, buffer: memoryview) -> int:
+        """Put a buffer into the shared memory; its place, -1 where there is no room."""
+        place = self._used
+        if self._outgoing is None or place + buffer.nbytes > len(self._outgoing):
+            return -1
+        self._outgoing[place : place + buffer.nbytes] = buffer
+        self._used += buffer.nbytes
+        return place
+
+    def _fetch(self, count: int, place: int) -> bytearray:
+        if place < 0:
+            return self._take(count)
+        assert self._incoming is not None
+        with memoryview(self._incoming) as view:
+            return bytearray(view[place : place + count])  # a copy: the memory will be used again
 
     def _take(self, count: int) -> bytearray:
         taken = bytearray(count)

@@ -15,13 +15,10 @@ import contextlib
 import mmap
 import os
 import pickle
-import resource
 import signal
 import socket
-import struct
 import subprocess
 import sys
-import tempfile
 import time
 import traceback
 from collections import deque
@@ -30,7 +27,8 @@ from multiprocessing.connection import wait
 from typing import Any
 
 from hilum.errors import HilumError, Refused, UnreadableFilm, UsageError
-from hilum.films.wire import Wire
+from hilum.films.limits import bound_memory
+from hilum.films.wire import Wire, shared_memory
 from hilum.machine import thread_settings
 
 Function = Callable[[Any], Any]
@@ -40,10 +38,10 @@ SECONDS = 60.0
 MEMORY = 4 << 30
 
 _START = "import sys; from hilum.films.workers import serve; serve(*map(int, sys.argv[1:]))"
-# Which item of its batch a worker is at (-1: none yet), and since when (monotonic).
-_AT = struct.Struct("qd")
 _TOGETHER = 16  # answers sent in one message, unless the first has waited this long:
 _PATIENCE = 0.1  # seconds
+_SHARED = 8 << 20  # bytes of a worker's memory for pixels on their way: a batch of 500 × 500
+_PAGE = mmap.ALLOCATIONGRANULARITY
 _START_SECONDS = 300.0  # to start and to import what the function needs, on however busy a machine
 
 
@@ -145,9 +143,10 @@ class Workers:
                 heard = wait([worker.wire.end for worker in busy], silence)
                 for worker in list(busy):
                     lost = None
+                    answers: list[Task] = []
                     if worker.wire.end in heard:
                         try:
-                            yield from worker.hear()
+                            answers = worker.hear()
                         except (EOFError, OSError, pickle.UnpicklingError):
                             lost = UnreadableFilm("crashed", "the decoder crashed on this file")
                     elif time.monotonic() > worker.deadline(self.seconds):
@@ -157,9 +156,13 @@ class Workers:
                     if lost is not None:
                         busy.remove(worker)
                         yield from self._bury(worker, lost, tasks)
-                    elif not worker.batch:
-                        busy.remove(worker)
-                        idle.append(worker)
+                    elif not worker.batch:  # it decodes on while the caller takes these answers
+                        if batch := tasks.take(chunk):
+                            worker.give(packed, batch)
+                        else:
+                            busy.remove(worker)
+                            idle.append(worker)
+                    yield from answers
         finally:
             for worker in busy:  # the caller stopped early, or a defect was raised
                 worker.kill()
@@ -207,6 +210,29 @@ def _here(function: Function, items: Iterable[Any]) -> Iterator[Task]:
             yield number, error
 
 
+class _Board:
+    """Which item of its batch a worker is at (-1: none yet), and since when (monotonic).
+
+    Two numbers in shared memory, each written by one store. Packed together by ``struct`` they
+    are zero for an instant, and a caller that looks just then sees a film begun at time 0.
+    """
+
+    def __init__(self, memory: mmap.mmap) -> None:
+        self._cells = memoryview(memory).cast("d")
+
+    def begin(self, place: int) -> None:
+        self._cells[1] = time.monotonic()
+        self._cells[0] = place
+
+    def read(self) -> tuple[int, float]:
+        return int(self._cells[0]), self._cells[1]
+
+
+def _mapped(descriptor: int) -> tuple[mmap.mmap, mmap.mmap]:
+    """What a caller and its worker share: the board, and memory for pixels on their way."""
+    return mmap.mmap(descriptor, 16), mmap.mmap(descriptor, _SHARED, offset=_PAGE)
+
+
 class _Worker:
     """The caller's end of one process: the batch that it was given, less what it answered."""
 
@@ -214,11 +240,12 @@ class _Worker:
         ours, theirs = socket.socketpair()
         environment = {**os.environ, **thread_settings(1)}
         environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
-        with theirs, tempfile.TemporaryFile() as board:
-            board.write(_AT.pack(-1, time.monotonic()))
-            board.flush()
-            self._board = mmap.mmap(board.fileno(), _AT.size)
-            ends = (theirs.fileno(), board.fileno())
+        with theirs, shared_memory(_PAGE + _SHARED) as file:
+            shared = file.fileno()
+            board, pixels = _mapped(shared)
+            self._board = _Board(board)
+            self._board.begin(-1)
+            ends = (theirs.fileno(), shared)
             self.process = subprocess.Popen(
                 [sys.executable, "-c", _START, *map(str, ends)],
                 pass_fds=ends,
@@ -227,7 +254,7 @@ class _Worker:
                 stdout=subprocess.DEVNULL,  # codecs write there as they please
                 stderr=subprocess.DEVNULL,
             )
-        self.wire = Wire(ours)
+        self.wire = Wire(ours, incoming=pixels)
         self.wire.send(memory)
         self.batch: deque[Task] = deque()
         self.heard = 0  # answers of this batch so far
@@ -235,7 +262,7 @@ class _Worker:
 
     def at(self) -> tuple[int, float]:
         """Which item of its batch the worker is at, and since when."""
-        return _AT.unpack_from(self._board)
+        return self._board.read()
 
     def deadline(self, seconds: float) -> float:
         """When it must have finished the item it is at."""
@@ -245,22 +272,20 @@ class _Worker:
     def give(self, function: bytes, batch: list[Task]) -> None:
         self.batch.extend(batch)
         self.heard = 0
-        _AT.pack_into(self._board, 0, -1, time.monotonic())
+        self._board.begin(-1)
         with contextlib.suppress(OSError):  # it died just now: noticed where it is listened to
             if function != self._function:
                 self.wire.send(("function", function))
                 self._function = function
             self.wire.send(("items", [item for _, item in batch]))
 
-    def hear(self) -> Iterator[Task]:
+    def hear(self) -> list[Task]:
         """The answers in the next message."""
         kind, content = self.wire.receive()
         if kind == "defect":
             raise content
-        for answer in content:
-            number, _ = self.batch.popleft()
-            self.heard += 1
-            yield number, answer
+        self.heard += len(content)
+        return [(self.batch.popleft()[0], answer) for answer in content]
 
     def kill(self) -> None:
         self.wire.close()
@@ -272,11 +297,12 @@ class WorkerDefect(RuntimeError):
     """What a function raised in a worker, its traceback as text: a defect of hilum's."""
 
 
-def serve(descriptor: int, board_descriptor: int) -> None:
+def serve(descriptor: int, shared: int) -> None:
     """A worker's life: a function, then batches and answers, until the end of file."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    board = mmap.mmap(board_descriptor, _AT.size)
-    wire = Wire(socket.socket(fileno=descriptor))
+    memory_of_board, pixels = _mapped(shared)
+    board = _Board(memory_of_board)
+    wire = Wire(socket.socket(fileno=descriptor), outgoing=pixels)
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         memory = wire.receive()
         function: Function | None = None
@@ -288,6 +314,7 @@ def serve(descriptor: int, board_descriptor: int) -> None:
                     bound_memory(memory)  # only now all that the function needs is imported
                 continue
             assert function is not None
+            wire.reuse()  # a batch is only given when all answers to the last one were taken
             try:
                 for answers in _batch(function, content, board):
                     wire.send(("answers", answers))
@@ -299,7 +326,7 @@ def serve(descriptor: int, board_descriptor: int) -> None:
                 wire.send(("defect", WorkerDefect(traceback.format_exc())))
 
 
-def _batch(function: Function, items: list[Any], board: mmap.mmap) -> Iterator[list[Any]]:
+def _batch(function: Function, items: list[Any], board: _Board) -> Iterator[list[Any]]:
     """Answers to the items, a few at a time; the board says which item is at work."""
     answers: list[Any] = []
     sent = time.monotonic()
@@ -308,7 +335,7 @@ def _batch(function: Function, items: list[Any], board: mmap.mmap) -> Iterator[l
         if answers and (len(answers) >= _TOGETHER or now > sent + _PATIENCE):
             yield answers
             answers, sent = [], now
-        _AT.pack_into(board, 0, place, now)
+        board.begin(place)
         answers.append(_answer(function, item))
     yield answers
 
@@ -320,15 +347,3 @@ def _answer(function: Function, item: Any) -> Any:
         return error
     except MemoryError:
         return UnreadableFilm("too-large", "the film needs more memory than is allowed")
-
-
-def bound_memory(memory: int) -> None:
-    """Allow ``memory`` bytes of address space beyond what is mapped now (Linux; else nothing)."""
-    with contextlib.suppress(OSError, ValueError):
-        with open("/proc/self/statm") as stream:  # noqa: PTH123
-            mapped = int(stream.read().split()[0]) * resource.getpagesize()
-        _, hard = resource.getrlimit(resource.RLIMIT_AS)
-        limit = mapped + memory
-        if hard != resource.RLIM_INFINITY:
-            limit = min(limit, hard)
-        resource.setrlimit(resource.RLIMIT_AS, (limit, hard))

@@ -38,7 +38,12 @@ from hilum.training.recipe import Recipe
 
 @dataclass(frozen=True, eq=False)
 class Finished:
-    """A bundle that is ready to be written, the scores behind it, and the parity measured."""
+    """A bundle that is ready to be written, the scores behind it, and the parity measured.
+
+    Attributes
+    ----------
+    scores : of the validation and the test part
+    """
 
     bundle: Bundle
     scores: Scores
@@ -107,7 +112,11 @@ def finish(
             input_statistics=input_statistics(train),
             trained_on=trained_on(recipe, manifest, cache),
         )
-        scores = score_cached(Model(draft, threads), manifest, cache)
+        # Training films would take most of the time, and what a model says of them tells nothing.
+        chosen = np.flatnonzero(np.isin(np.array(manifest.part), ("validation", "test")))
+        scores = score_cached(
+            Model(draft, threads), manifest.select(chosen), replace(cache, rows=cache.rows[chosen])
+        )
         advance(1)
         judged = {
             part for part, counts in zip(scores.part, scores.is_judged, strict=True) if counts
@@ -205,8 +214,8 @@ def trained_on(recipe: Recipe, manifest: Manifest, cache: Cache) -> dict[str, An
 
 def fingerprints(manifest: Manifest, rows: NDArray[Any]) -> list[str]:
     """The first 8 bytes of each file's SHA-256 in hex, sorted."""
-    files = manifest.files()
-    return sorted(digest(files[i])[:16] for i in rows if files[i].is_file())
+    files = (manifest.root / manifest.path[row] for row in rows.tolist())
+    return sorted(digest(file)[:16] for file in files if file.is_file())
 
 
 def _intended_use(manifest: Manifest) -> dict[str, Any]:

@@ -4,17 +4,20 @@
 ``{train,val,test}/{normal,opacity}`` as Breviglieri revised them, or two plain folders.
 """
 
+# Paths as texts: sources have a hundred thousand films.
+# ruff: noqa: PTH119, PTH122, PTH206
+
 from __future__ import annotations
 
+import os
 from collections import Counter
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Collection
 
 from hilum.datasets.classes import NEGATIVE, POSITIVE, plain
 from hilum.datasets.patients import agent, known_patient
 from hilum.datasets.sources.listing import Listing, Request, common_folder, part_named
 from hilum.errors import UsageError
-from hilum.films.read import find
+from hilum.films.read import find_files
 
 Folders = tuple[str, ...]
 
@@ -33,17 +36,20 @@ def read(request: Request) -> Listing:
     several = len(sources) > 1
     listing = Listing(common_folder(sources) if several else sources[0])
     for source in sources:
-        passed: list[Path] = []
-        films = find([source], passed=passed)
-        listing.stray += [path.name for path in passed]
-        inside = [film.relative_to(source).parts for film in films]
-        if several and (part_named(source.name) or any(len(parts) == 1 for parts in inside)):
-            inside = [(source.name, *parts) for parts in inside]  # itself a part or a class
+        passed: list[str] = []
+        films = find_files([source], passed=passed)
+        listing.stray += [os.path.basename(path) for path in passed]
+        base = len(str(source).rstrip(os.sep)) + 1
+        itself: Folders = ()
+        inside = {tuple(film[base:].split(os.sep)[:-1]) for film in films}
+        if several and (part_named(source.name) or () in inside):
+            itself = (source.name,)  # a part or a class
+            inside = {(*itself, *folders) for folders in inside}
         start = _wrapping(inside)
-        has_parts = any(part_named(parts[start]) for parts in inside if len(parts) > start + 1)
+        has_parts = any(part_named(parts[start]) for parts in inside if len(parts) > start)
         others: Counter[str] = Counter()
-        for film, parts in zip(films, inside, strict=True):
-            *folders, name = parts[start:]
+        for film in films:
+            *folders, name = (*itself, *film[base:].split(os.sep))[start:]
             if has_parts and folders and not part_named(folders[0]):
                 others[folders[0]] += 1
                 continue
@@ -57,10 +63,10 @@ def read(request: Request) -> Listing:
             own = key is None
             if key is None:
                 # The part is in the key: names that each folder counts anew are no leak.
-                stem = Path(name).stem
+                stem = os.path.splitext(name)[0]
                 key = "/".join((*([source.name] if several else []), part, *folders, stem))
             listing.add(
-                str(film),
+                film,
                 folders[0],
                 key,
                 part,
@@ -75,10 +81,13 @@ def read(request: Request) -> Listing:
     return listing
 
 
-def _wrapping(inside: Sequence[Folders]) -> int:
-    """How many folders lie around the data set, as archives unpack: chest_xray/chest_xray."""
+def _wrapping(inside: Collection[Folders]) -> int:
+    """How many folders lie around the data set, as archives unpack: chest_xray/chest_xray.
+
+    ``inside``: the folders of the films below the source
+    """
     start = 0
-    while inside and all(len(parts) > start + 2 for parts in inside):
+    while inside and all(len(parts) > start + 1 for parts in inside):
         heads = {parts[start] for parts in inside}
         head = next(iter(heads))
         if len(heads) > 1 or part_named(head) or plain(head) in NEGATIVE | POSITIVE:

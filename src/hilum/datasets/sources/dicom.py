@@ -15,7 +15,7 @@ from hilum.datasets import patients
 from hilum.datasets.sources.listing import Listing, Request, common_folder, part_named
 from hilum.datasets.sources.table import LABEL, PART, PATH, PATIENT, Table
 from hilum.errors import Refused, UnreadableFilm, UsageError
-from hilum.films.read import find, sniff
+from hilum.films.read import find_files, sniff
 from hilum.films.read import read as read_film
 from hilum.films.workers import Workers
 from hilum.progress import Progress
@@ -63,9 +63,9 @@ def read(request: Request) -> Listing:
     people = _one_each(uids, table.column(PATIENT), path)
     folders = request.images or [path.parent]
     listing = Listing(common_folder(folders) if len(folders) > 1 else folders[0])
-    passed: list[Path] = []
-    files = [str(file) for file in find(folders, passed=passed)]
-    listing.stray = [file.name for file in passed]
+    passed: list[str] = []
+    files = find_files(folders, passed=passed)
+    listing.stray = [Path(file).name for file in passed]
     seen: set[str] = set()
     unlabelled = broken = 0
     for file, known in headers(files, request.progress):

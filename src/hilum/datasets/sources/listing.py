@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -102,15 +103,16 @@ class Listing:
         if own:
             self.own.append(len(self.file))
         self.file.append(file)
-        self.name.append(name)
-        self.patient.append(patient)
+        # Names and patients come again: one text for all of the same.
+        self.name.append(sys.intern(name))
+        self.patient.append(sys.intern(patient))
         self.part.append(part)
         extra = extra or {}
         for column in extra:
             if column not in self.extra:
                 self.extra[column] = [""] * (len(self.file) - 1)
         for column, values in self.extra.items():
-            values.append(extra.get(column, ""))
+            values.append(sys.intern(extra.get(column, "")))
 
     def left_out(self, films: int, why: str, what: str = "films") -> None:
         if films:

@@ -81,7 +81,7 @@ def read(request: Request) -> Listing:
     for row, name in enumerate(names):
         stem = name.rpartition(".")[0] or name
         named.add(stem)
-        file = files.get(stem)
+        file = files.film(stem)
         if file is None:
             missing += 1
             continue

@@ -56,7 +56,7 @@ def read(request: Request) -> Listing:
         strict=True,
     )
     for uid, name, projection in rows:
-        file = files.get(name.rpartition(".")[0] or name)
+        file = files.film(name.rpartition(".")[0] or name)
         if file is None:
             missing += 1
         elif projection.lower() != "frontal":

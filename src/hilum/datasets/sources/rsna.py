@@ -53,7 +53,7 @@ def read(request: Request) -> Listing:
     files = by_stem(folders, listing)
     missing = others = 0
     for film, hit in target.items():
-        file = files.get(film)
+        file = files.film(film)
         if file is None:
             missing += 1
             continue

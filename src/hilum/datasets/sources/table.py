@@ -15,7 +15,7 @@ from pathlib import Path
 from hilum.datasets import patients
 from hilum.datasets.sources.listing import Listing, Request, common_folder, part_named
 from hilum.errors import Refused, UsageError
-from hilum.films.read import find
+from hilum.films.read import find_files
 
 # What people call the columns, best first; compared without case, spaces and underscores.
 PATH = ("path", "filepath", "file", "filename", "image", "imagepath", "imageindex", "film")
@@ -150,7 +150,7 @@ def located(written: Sequence[str], images: Sequence[Path], listing: Listing) ->
     files in them (tables name ``.png`` where the copies are ``.jpg``).
     """
     found: list[str | None] = []
-    stems: dict[str, str] | None = None
+    stems: Stems | None = None
     bases = [str(folder) for folder in images]
     for text in written:
         text = text.replace("\\", "/")
@@ -160,33 +160,50 @@ def located(written: Sequence[str], images: Sequence[Path], listing: Listing) ->
         if file is None and text:
             if stems is None:
                 stems = by_stem(images, listing)
-            file = stems.get(_stem(text))
+            file = stems.film(_stem(text))
         found.append(os.path.abspath(file) if file else None)
     return found
 
 
-def by_stem(images: Iterable[Path], listing: Listing) -> dict[str, str]:
+class Stems(dict[str, str]):
+    """Files by the stem of their name, and where a folder has two of one stem the second."""
+
+    def __init__(self) -> None:
+        self.second: dict[str, str] = {}
+
+    def film(self, stem: str) -> str | None:
+        """The file of this stem, None where there is none.
+
+        Raises
+        ------
+        UsageError
+            There are two in one folder, and nothing tells which is meant.
+        """
+        if stem in self.second:
+            raise UsageError(
+                f"two films of one name: {self[stem]} and {self.second[stem]}. "
+                "Name the folder that is meant with --images."
+            )
+        return self.get(stem)
+
+
+def by_stem(images: Iterable[Path], listing: Listing) -> Stems:
     """Files below folders by the stem of their name; the first folder wins.
 
-    Raises
-    ------
-    UsageError
-        One folder holds two films of the same stem.
+    That two files share a stem matters only where a row needs it: see ``Stems.film``.
     """
-    stems: dict[str, str] = {}
+    stems = Stems()
     for folder in images:
-        here: dict[str, str] = {}
-        passed: list[Path] = []
-        for file in map(str, find([folder], passed=passed)):
+        here: set[str] = set()
+        passed: list[str] = []
+        for file in find_files([folder], passed=passed):
             stem = _stem(file)
             if stem in here:
-                raise UsageError(
-                    f"two films of one name: {here[stem]} and {file}. "
-                    "Name the folder that is meant with --images."
-                )
-            here[stem] = file
-        listing.stray += [path.name for path in passed]
-        stems = {**here, **stems}
+                stems.second.setdefault(stem, file)
+            elif stem not in stems:
+                stems[stem] = file
+                here.add(stem)
+        listing.stray += map(os.path.basename, passed)
     return stems
 
 
