@@ -1,0 +1,166 @@
+"""The parts of the benchmark scripts that need no peer: ratios, tables, shifts, verdicts."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+
+from hilum.datasets.manifest import Manifest
+from hilum.training.augment import SHIFTS
+
+FOLDER = Path(__file__).parent.parent.parent / "benchmarks"
+
+
+@pytest.fixture
+def scripts(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Import a script by name, as it is when it is run."""
+    import importlib
+
+    monkeypatch.syspath_prepend(str(FOLDER))
+    monkeypatch.syspath_prepend(str(FOLDER / "peers"))
+    before = set(sys.modules)
+    yield importlib.import_module
+    for name in set(sys.modules) - before:
+        if getattr(sys.modules[name], "__file__", None) and str(FOLDER) in str(
+            sys.modules[name].__file__
+        ):
+            del sys.modules[name]
+
+
+def test_ratios_are_taken_round_by_round(scripts: Any) -> None:
+    sides: ModuleType = scripts("sides")
+    medians = {"slow": [10.0, 40.0, 30.0], "fast": [5.0, 10.0, 10.0]}
+    (row,) = sides.compare(medians, [("slow", "fast", 2.0), ("slow", "absent", 1.0)])
+    assert row == {"of": "slow", "over": "fast", "ratio": 3.0, "least": 2.0, "most": 4.0,
+                   "goal": 2.0}  # fmt: skip
+    assert sides.ratio_table([row])[-1] == "| slow / fast | 3.0 | 2.0–4.0 | ≥ 2.0 |"
+
+
+def test_a_table_takes_the_place_of_the_one_before(scripts: Any) -> None:
+    sides = scripts("sides")
+    page = "a\n<!-- x -->\nold\n<!-- end x -->\nb\n"
+    once = sides.placed(page, "x", "new")
+    assert once == "a\n<!-- x -->\nnew\n<!-- end x -->\nb\n"
+    assert sides.placed(once, "x", "new") == once
+    with pytest.raises(SystemExit, match="no place for the table"):
+        sides.placed(page, "y", "new")
+
+
+def test_the_page_has_a_place_for_every_table(scripts: Any) -> None:
+    sides = scripts("sides")
+    page = (FOLDER.parent / "docs" / "benchmarks.md").read_text("utf-8")
+    for name in ("step", "step-busy", "epoch", "time-to-quality", "ingest"):
+        assert sides.placed(page, name, "here").count("here\n<!-- end") == 1
+
+
+def test_a_side_answers_line_by_line(scripts: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    protocol = scripts("protocol")
+    done: list[str] = []
+    works = {"a": lambda: done.append("a"), "b": lambda: done.append("b")}
+    monkeypatch.setattr(sys, "stdin", io.StringIO("2 a\n1 b\n"))
+    out = io.StringIO()
+    monkeypatch.setattr(sys, "stdout", out)
+    protocol.serve({"who": "me"}, works)
+    monkeypatch.undo()
+    hello, first, second = map(json.loads, out.getvalue().splitlines())
+    assert hello == {"who": "me"} and done == ["a", "a", "b"]
+    assert len(first["ms"]) == 2 and len(second["ms"]) == 1
+
+
+@pytest.mark.parametrize("name", ["motion", "vignette", "posterised", "marker"])
+def test_held_out_shifts_depend_on_the_film_alone(scripts: Any, name: str) -> None:
+    shifted = scripts("shifted")
+    films = np.random.default_rng(0).integers(0, 256, (3, 64, 64)).astype(np.uint8)
+    numbers = np.array([5, 6, 7])
+    made = shifted.hold_out(films, numbers, name)
+    assert made.shape == films.shape and made.dtype == np.uint8
+    assert (made != films).any((1, 2)).all()
+    np.testing.assert_array_equal(shifted.hold_out(films[1:], numbers[1:], name), made[1:])
+    assert name not in SHIFTS
+
+
+def test_the_mixed_set_takes_the_shifts_in_turn(scripts: Any) -> None:
+    shifted = scripts("shifted")
+    n = len(SHIFTS) + 1
+    sets = {name: np.full((n, 2, 2), k, np.uint8) for k, name in enumerate(SHIFTS)}
+    sets["plain"] = np.zeros((n, 2, 2), np.uint8)
+    assert shifted.mixed(sets)[:, 0, 0].tolist() == [*range(len(SHIFTS)), 0]
+
+
+LABEL = np.array([0, 0, 1, 1], np.int8)
+GOOD, BAD = [0.1, 0.2, 0.8, 0.9], [0.1, 0.9, 0.2, 0.8]
+
+
+def lines(seconds: float, plain: list[float], shifted: list[float]) -> list[dict[str, Any]]:
+    """A result file: one epoch, then the end."""
+    quality = __import__("shifted")
+    every = {"plain": plain, "mixed": shifted}
+    every |= dict.fromkeys((*SHIFTS, *quality.HELD_OUT), shifted)
+    return [
+        {"epoch": 1, "seconds": seconds / 2, "scores": {"plain": plain, "mixed": shifted}},
+        {"finished": True, "seconds": seconds, "threshold": 0.5, "seed": 0, "scores": every},
+    ]
+
+
+def test_who_reaches_the_target_and_by_how_much(scripts: Any) -> None:
+    quality = scripts("time_to_quality")
+    entries = {
+        quality.KERAS: quality.summary([lines(1000.0, GOOD, BAD)], LABEL),
+        quality.RESNET: quality.summary([lines(100.0, BAD, GOOD)], LABEL),
+        quality.HILUM: quality.summary([lines(10.0, GOOD, GOOD), lines(20.0, GOOD, BAD)], LABEL),
+    }
+    assert entries[quality.KERAS]["quality"]["shifted"] == {"accuracy": 0.5, "auroc": 0.5}
+    ratios = quality.against(entries)
+    assert [entry["reached"] for entry in entries.values()] == [True, False, True]
+    assert entries[quality.HILUM]["first_epoch"] == {"epoch": 1, "seconds": 7.5}
+    assert entries[quality.RESNET]["first_epoch"] is None
+    assert [(r["ratio"], r["least"], r["most"]) for r in ratios] == [(75, 50, 100), (7.5, 5, 10)]
+
+
+def test_no_ratio_without_the_quality(scripts: Any) -> None:
+    quality = scripts("time_to_quality")
+    entries = {
+        quality.KERAS: quality.summary([lines(1000.0, GOOD, GOOD)], LABEL),
+        quality.HILUM: quality.summary([lines(10.0, GOOD, BAD)], LABEL),
+    }
+    assert quality.against(entries) == []
+    assert not entries[quality.HILUM]["reached"]
+
+
+def test_a_few_films_keep_every_part_and_class(scripts: Any, tmp_path: Path) -> None:
+    quality = scripts("time_to_quality")
+    part = ("train",) * 20 + ("validation",) * 6 + ("test",) * 6
+    names = tuple(f"{i}.png" for i in range(32))
+    label = np.arange(32, dtype=np.int8) % 2
+    few = quality.some(Manifest(tmp_path, names, label, names, part), 12)
+    counts = {(p, int(y)) for p, y in zip(few.part, few.label, strict=True)}
+    assert len(few) == 12 and len(counts) == 6
+
+
+def test_sides_take_turns(scripts: Any) -> None:
+    quality = scripts("time_to_quality")
+    mine, peers = [("h", "0"), ("h", "1"), ("h", "2")], [("k", "0"), ("r", "0")]
+    assert [side for side, _ in quality.in_turn(mine, peers)] == ["h", "k", "h", "r", "h"]
+
+
+def test_the_goal_is_the_fastest_that_scales(scripts: Any) -> None:
+    ingest = scripts("ingest")
+    medians = {"hilum": [1.0], "Pillow draft": [1.2], "simplejpeg": [1.1], "Pillow plain": [2.0]}
+    goals = {of: goal for of, _, goal in ingest.pairs(medians)}
+    assert goals == {"Pillow draft": None, "simplejpeg": 1.0, "Pillow plain": 1.0}
+
+
+def test_an_epoch_is_told_by_film(scripts: Any) -> None:
+    epoch, sides = scripts("epoch"), scripts("sides")
+    process = type("Process", (), {"hello": {"torch": "2"}})()
+    side = sides.Side("hilum float32", process)
+    side.rounds, side.cpu = [[1000.0], [3000.0], [2000.0]], [4000.0, 4000.0, 4000.0]
+    entry = epoch.entry(side, 100)
+    assert (entry["ms"], entry["least"], entry["most"], entry["films_a_second"]) == (20, 10, 30, 50)
