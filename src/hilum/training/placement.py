@@ -11,6 +11,9 @@ import torch
 
 from hilum import machine
 from hilum.machine import Place
+from hilum.networks import kernels
+from hilum.networks.kernels import gpu
+from hilum.training import memory
 from hilum.training.backends import make_learner
 from hilum.training.loop import batches, order
 from hilum.training.parts import Films
@@ -104,9 +107,10 @@ def describe(place: Place, recipe: Recipe) -> dict[str, Any]:
     }
     if place.kind == "cuda":
         found["gpu"] = torch.cuda.get_device_name()
+        found["gpu_memory_gib"] = round(memory.of_gpu()[1] / 2**30, 1)
         found["cuda"] = torch.version.cuda
+        found["cudnn"] = torch.backends.cudnn.version()
+        found["kernels"] = gpu.status()
     if place.kind == "cpu" and recipe.network.name == "paper2021":
-        from hilum.networks import kernels
-
         found["kernels"] = kernels.status()
     return found

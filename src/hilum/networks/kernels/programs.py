@@ -6,6 +6,9 @@ numbered over the batch: film, row, column of the pooled map. Winners: 0 to 3, t
 exactly; so does TF32, by which products of bfloat16 (``PRECISION``) reach the tensor cores.
 """
 
+# Triton reads these functions itself; what their arguments are is said by who calls them.
+# mypy: disallow-untyped-defs=False
+
 import triton
 import triton.language as tl
 
