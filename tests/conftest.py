@@ -36,6 +36,15 @@ def films_folder() -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def gpu() -> str:
+    """The GPU's name; skips, and says so, where torch sees none."""
+    torch = pytest.importorskip("torch")
+    if not torch.cuda.is_available():
+        pytest.skip("needs an NVIDIA GPU: torch sees none here")
+    return str(torch.cuda.get_device_name())
+
+
 @pytest.fixture(autouse=True)
 def own_folders(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test touches the user's cache or configuration."""

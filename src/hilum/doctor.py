@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import platform
+import shutil
+import subprocess
 from dataclasses import dataclass
 
 from hilum import __version__, machine
@@ -92,17 +94,59 @@ def _places() -> list[Finding]:
         return findings
     import torch
 
-    if torch.cuda.is_available():
-        for k in range(torch.cuda.device_count()):
-            findings.append(Finding("places", f"cuda {k}", torch.cuda.get_device_name(k)))
-    else:
-        findings.append(Finding("places", "cuda", "no GPU seen by torch"))
+    findings += _gpus()
     if torch.backends.mps.is_available():
         findings.append(Finding("places", "mps", "Apple GPU"))
     from hilum.networks import kernels
 
     findings.append(Finding("places", "own CPU kernels", kernels.status(), kernels.available()))
     return findings
+
+
+def _gpus() -> list[Finding]:
+    """The GPUs that torch sees, what they run on, and what hilum can do with them."""
+    import torch
+
+    from hilum.networks.kernels import gpu
+
+    driver = _driver()
+    if not torch.cuda.is_available():
+        if driver is None:
+            return [Finding("places", "cuda", "no GPU seen by torch")]
+        why = "was built without CUDA" if torch.version.cuda is None else "sees none of them"
+        text = f"the driver ({driver}) is there, but torch {torch.__version__} {why}"
+        remedy = "install a torch for CUDA: https://pytorch.org/get-started/locally"
+        return [Finding("places", "cuda", text, False, remedy)]
+    findings = []
+    for k in range(torch.cuda.device_count()):
+        here = torch.cuda.get_device_properties(k)
+        text = f"{here.name}, compute capability {here.major}.{here.minor}"
+        whole = f"{here.total_memory / 2**30:.1f} GiB"
+        try:
+            free = f"{torch.cuda.mem_get_info(k)[0] / 2**30:.1f} of {whole} free"
+            findings.append(Finding("places", f"cuda {k}", f"{text}, {free}"))
+        except RuntimeError as error:
+            said = f"{text}, {whole}: {str(error).splitlines()[0]}"
+            findings.append(Finding("places", f"cuda {k}", said, False, "look at nvidia-smi"))
+    versions = f"driver {driver or 'unknown'}, torch for CUDA {torch.version.cuda}"
+    findings.append(
+        Finding("places", "CUDA", f"{versions}, cuDNN {torch.backends.cudnn.version()}")
+    )
+    findings.append(Finding("places", "own GPU kernels", gpu.status(), gpu.available()))
+    return findings
+
+
+def _driver() -> str | None:
+    """The NVIDIA driver's version as nvidia-smi tells it, or None."""
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return None
+    asked = [program, "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        said = subprocess.run(asked, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return said.stdout.split()[0] if said.stdout.split() else None
 
 
 def _model() -> list[Finding]:

@@ -36,7 +36,7 @@ from hilum.inference.engine import Engine
 from hilum.progress import Progress
 from hilum.storage import digest, lock
 from hilum.training import finish as finishing
-from hilum.training import placement
+from hilum.training import memory, placement
 from hilum.training.recipe import Recipe
 from hilum.training.run import Run
 from hilum.training.train import resume, train
@@ -381,11 +381,11 @@ class TestPlacement:
     def test_memory_grows_with_what_it_is_for(self) -> None:
         place = placement.resolve("cpu:1", recipe_of())
         paper = Recipe.load("paper2021")
-        one = placement.memory_needed(paper, place)
+        one = memory.memory_needed(paper, place)
         assert 0.5e9 < one < 4e9
         double = Recipe.load("paper2021", ["training.batch=32"])
-        assert placement.memory_needed(double, place) > 1.7 * one
-        half = placement.memory_needed(paper, replace(place, precision="bfloat16"))
+        assert memory.memory_needed(double, place) > 1.7 * one
+        half = memory.memory_needed(paper, replace(place, precision="bfloat16"))
         assert half < 0.7 * one
 
 

@@ -19,6 +19,9 @@ from torch.nn import functional as F
 
 from hilum.networks.arithmetic import Convolution, Dense, fans, paper_network, parameter_shapes
 
+# Device → its fast kernels.
+KERNELS = {"cpu": "hilum.networks.kernels", "cuda": "hilum.networks.kernels.gpu"}
+
 
 class Paper2021(nn.Module):
     """Films (n, 1, size, size), floats in [0, 1] → logits (n, 1).
@@ -28,7 +31,8 @@ class Paper2021(nn.Module):
     size : side of the films in pixels, 94 or more (``UsageError`` otherwise)
     filters, units : other numbers than the paper's make a smaller network, for tests
     kernels : compute convolution, ReLU and pooling by :mod:`hilum.networks.kernels` where that
-        can be used (CPU, float32 or bfloat16, not while a graph is exported)
+        can be used (CPU, float32 or bfloat16, not while a graph is exported), on a GPU by
+        :mod:`hilum.networks.kernels.gpu`
 
     Attributes
     ----------
@@ -98,8 +102,9 @@ class Paper2021(nn.Module):
                 # Maximum and ReLU commute, and pooling first leaves a quarter for ReLU to do.
                 a = F.relu(F.max_pool2d(layer(a), 2))
             return a
-        autocast = torch.is_autocast_enabled("cpu")
-        dtype = torch.get_autocast_dtype("cpu") if autocast else films.dtype
+        device = films.device.type
+        autocast = torch.is_autocast_enabled(device)
+        dtype = torch.get_autocast_dtype(device) if autocast else films.dtype
         a = films.to(dtype)
         for i, layer in enumerate(blocks):
             block = kernels.first_block if i == 0 else kernels.conv_relu_pool
@@ -110,10 +115,11 @@ class Paper2021(nn.Module):
         """The module of fast kernels where it can compute these films."""
         graph = torch.jit.is_tracing() or torch.compiler.is_compiling()
         known = films.dtype in (torch.float32, torch.bfloat16)
-        if not self.kernels or graph or not known or films.device.type != "cpu":
+        name = KERNELS.get(films.device.type)
+        if not self.kernels or graph or not known or name is None:
             return None
         try:
-            kernels = import_module("hilum.networks.kernels")
+            kernels = import_module(name)
             available = kernels.available
         except (ImportError, AttributeError):  # not part of this installation
             return None

@@ -187,10 +187,15 @@ def _sharpness(x: Tensor, a: Augmentation, u: Tensor) -> Tensor:
     """Gaussian blur of some films, unsharp masking of others, by one matrix a film."""
     blur, sharpen = u[:, 0] < BLURRED * (a.blur > 0), u[:, 0] > 1 - SHARPENED * (a.sharpen > 0)
     changed = blur | sharpen
-    if x.is_cuda:  # to pick films, the host would have to wait for their draws: all are computed
+    if _runs_ahead(x):  # to pick films it would have to be told which: all are computed
         return torch.where(changed[:, None, None], _masked(x, a, blur, u[:, 1]), x)
     some = changed.nonzero()[:, 0]
     return x.index_copy(0, some, _masked(x[some], a, blur[some], u[some, 1]))
+
+
+def _runs_ahead(x: Tensor) -> bool:
+    """Whether the host goes on while this is computed: on a GPU it must not ask for values."""
+    return x.is_cuda
 
 
 def _masked(x: Tensor, a: Augmentation, blur: Tensor, strength: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Where a training runs: the place with its threads and precision, and whether it fits there."""
+"""Where a training runs: the place with its threads and precision."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from hilum import machine
-from hilum.errors import RecipeError, Refused
 from hilum.machine import Place
-from hilum.training.learner import TorchLearner, new_network
+from hilum.networks import kernels
+from hilum.networks.kernels import gpu
+from hilum.training import memory
+from hilum.training.backends import make_learner
 from hilum.training.loop import batches, order
 from hilum.training.parts import Films
 from hilum.training.recipe import Recipe
@@ -68,10 +69,10 @@ def settle_precision(
     epoch = recipe.training.epochs - 1  # the largest films, where most of the time goes
     plan = batches(order(recipe.training.seed, epoch, len(films)), recipe.training.batch, "keep")
     for precision in ("float32", "bfloat16"):
-        learner = TorchLearner(recipe, replace(place, precision=precision), weights)
+        learner = make_learner(recipe, replace(place, precision=precision), weights)
         times = []
         for _ in range(PROBE_STEPS + 1):  # the first one warms up
-            learner.begin(films, epoch)
+            learner.begin(films, epoch, plan[:1])
             began = time.perf_counter()
             learner.step(plan[0], 0.0)
             learner.finish()
@@ -79,63 +80,6 @@ def settle_precision(
         found[precision] = round(1e3 * min(times[1:]), 3)
     faster = min(found, key=lambda name: found[name])
     return replace(place, precision=faster), found
-
-
-def memory_needed(recipe: Recipe, place: Place) -> int:
-    """Bytes that one process of a training needs, estimated before anything is allocated.
-
-    Weights with their gradient and the optimiser's two moments, and for one batch the output of
-    each layer twice: kept for the way back, and its gradient. Films stay in a memory map.
-
-    Raises
-    ------
-    RecipeError
-        The network does not take films of these sizes.
-    """
-    held = [0]
-
-    def count(module: nn.Module, inputs: Any, output: Any) -> None:
-        if isinstance(output, torch.Tensor) and not list(module.children()):
-            held[0] += output.numel()
-
-    most = 0
-    sizes = {recipe.size_at(epoch) for epoch in range(min(recipe.training.epochs, 1000))}
-    network = new_network(recipe)
-    weights = sum(p.numel() for p in network.parameters())
-    shadow = network.to("meta")
-    shadow.apply(lambda module: module.register_forward_hook(count))
-    batch = -(-recipe.training.batch // place.processes)
-    for size in sorted({*sizes, recipe.preprocessing.size}):
-        held[0] = 0
-        try:
-            shadow(torch.empty(batch, 1, size, size, device="meta"))
-        except (RuntimeError, ValueError) as error:
-            raise RecipeError(
-                f"the network does not take such films: {recipe.network.name} at {size} pixels "
-                f"({str(error).splitlines()[0]}). Change preprocessing.size or sizes.phases."
-            ) from None
-        most = max(most, held[0])
-    width = 2 if place.precision == "bfloat16" else 4
-    return 4 * 4 * weights + 2 * width * most
-
-
-def check_memory(recipe: Recipe, place: Place) -> int:
-    """Refuse what cannot fit; the estimate in bytes.
-
-    Raises
-    ------
-    Refused
-    """
-    have = torch.cuda.mem_get_info()[0] if place.kind == "cuda" else machine.memory_bytes()
-    need = memory_needed(recipe, place) * (place.processes if place.kind == "cpu" else 1)
-    if need > have:
-        fits = max(1, int(recipe.training.batch * have / need))
-        raise Refused(
-            f"the recipe needs more memory than there is: about {need / 2**30:.1f} GiB of "
-            f"{have / 2**30:.1f} GiB. Try --set training.batch={fits}, or a smaller "
-            "preprocessing.size."
-        )
-    return need
 
 
 def describe(place: Place, recipe: Recipe) -> dict[str, Any]:
@@ -163,9 +107,10 @@ def describe(place: Place, recipe: Recipe) -> dict[str, Any]:
     }
     if place.kind == "cuda":
         found["gpu"] = torch.cuda.get_device_name()
+        found["gpu_memory_gib"] = round(memory.of_gpu()[1] / 2**30, 1)
         found["cuda"] = torch.version.cuda
+        found["cudnn"] = torch.backends.cudnn.version()
+        found["kernels"] = gpu.status()
     if place.kind == "cpu" and recipe.network.name == "paper2021":
-        from hilum.networks import kernels
-
         found["kernels"] = kernels.status()
     return found

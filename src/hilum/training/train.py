@@ -12,18 +12,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from hilum import machine
 from hilum.datasets.cache import Cache
 from hilum.datasets.manifest import Manifest
-from hilum.errors import Refused, TrainingStopped
+from hilum.errors import Refused
 from hilum.machine import Place
 from hilum.networks import arithmetic
 from hilum.networks.build import build, layer_table
 from hilum.progress import SILENT, Progress
 from hilum.storage import atomic_write
-from hilum.training import group, placement
+from hilum.training import group, memory, placement
+from hilum.training.backends import make_learner
+from hilum.training.faults import explained
 from hilum.training.finish import finish, shift_names
 from hilum.training.learner import Learner, TorchLearner, class_weights
 from hilum.training.loop import Epoch, fit, steps_in_epoch
@@ -32,8 +33,6 @@ from hilum.training.pictures import augmented, curves
 from hilum.training.recipe import Recipe
 from hilum.training.run import Run, claim, interruptible, reopen
 from hilum.training.schedule import LearningRate
-from hilum.training.sequential import ReferenceLearner
-from hilum.training.shards import ShardedLearner
 
 
 def train(
@@ -71,7 +70,7 @@ def train(
         recipe = replace(recipe, training=replace(recipe.training, seed=seed))
     shift_names(recipe)
     place = placement.resolve(on, recipe)
-    placement.check_memory(recipe, place)
+    memory.check_memory(recipe, place)
     folder = None if out is None else Path(out)
     if group.by_torchrun():
         from hilum.training import torchrun
@@ -167,7 +166,8 @@ def settle(
     place = Place.parse(before["asked"]).resolved()
     machine.set_threads(place.threads or 1)
     weights = class_weights(parts[0].labels, recipe.training.class_weights)
-    place, probe = placement.settle_precision(place, recipe, parts[0], weights)
+    with explained(run, recipe, place):
+        place, probe = placement.settle_precision(place, recipe, parts[0], weights)
     run.write_environment({**placement.describe(place, recipe), "milliseconds_a_step": probe})
     augmented(parts[0], recipe, manifest.classes, run.folder / "augmented.png")
     return place
@@ -185,8 +185,10 @@ def seal(
 ) -> None:
     """Finish the model and write what is left of the run folder, the bundle last."""
     curves(run.epochs, run.folder / "curves.png")
+    with explained(run, recipe, place):
+        network = learner.network()
     done = finish(
-        learner.network(),
+        network,
         recipe,
         manifest,
         cache,
@@ -216,39 +218,33 @@ def learn(
     parts : training and validation films
     together : the group that this process belongs to; its first member alone writes
     """
-    weights = class_weights(parts[0].labels, recipe.training.class_weights)
-    learner = make_learner(recipe, place, weights, together)
-    rate = LearningRate(recipe, steps_in_epoch(len(parts[0]), recipe))
-    epochs: list[Epoch] = []
-    last = run.last() if together is None else together.from_first(run.last)
-    if last is not None:
-        state, epochs = last
-        _same_recipe(run, state, recipe)
-        learner.restore(state["learner"])
-        rate.restore(state["rate"])
-    writes = together is None or together.rank == 0
-    if writes and epochs and len(epochs) < recipe.training.epochs:
-        run.write_epochs(epochs)
-        for epoch in epochs:
-            progress.row("training", epoch.as_dict())
+    with explained(run, recipe, place):
+        weights = class_weights(parts[0].labels, recipe.training.class_weights)
+        learner = make_learner(recipe, place, weights, together)
+        rate = LearningRate(recipe, steps_in_epoch(len(parts[0]), recipe))
+        epochs: list[Epoch] = []
+        last = run.last() if together is None else together.from_first(run.last)
+        if last is not None:
+            state, epochs = last
+            _same_recipe(run, state, recipe)
+            learner.restore(state["learner"])
+            rate.restore(state["rate"])
+        writes = together is None or together.rank == 0
+        if writes and epochs and len(epochs) < recipe.training.epochs:
+            run.write_epochs(epochs)
+            for epoch in epochs:
+                progress.row("training", epoch.as_dict())
 
-    def ended(epoch: Epoch) -> None:
-        epochs.append(epoch)
-        if writes:
-            state = {"recipe": recipe.digest, "learner": learner.state(), "rate": rate.state()}
-            run.checkpoint(state, epochs)
+        def ended(epoch: Epoch) -> None:
+            epochs.append(epoch)
+            if writes:
+                state = {"recipe": recipe.digest, "learner": learner.state(), "rate": rate.state()}
+                run.checkpoint(state, epochs)
 
-    try:
         fit(learner, recipe, *parts, rate=rate, first=len(epochs), ended=ended, progress=progress)
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        raise TrainingStopped(
-            f"the memory of {place} is full: batches of {recipe.training.batch} films of "
-            f"{recipe.size_at(len(epochs))} pixels. Train anew with --set training.batch="
-            f"{max(1, recipe.training.batch // 2)}, or a smaller preprocessing.size."
-        ) from error
-    if together is not None and isinstance(learner, TorchLearner):
-        learner.leave()
-    return learner
+        if together is not None and isinstance(learner, TorchLearner):
+            learner.leave()
+        return learner
 
 
 def work(run: Run, progress: Progress) -> None:
@@ -261,20 +257,6 @@ def work(run: Run, progress: Progress) -> None:
     parts = films_of(manifest, cache, "train"), films_of(manifest, cache, "validation")
     with group.joined(place) as together:
         learn(run, recipe, parts, place, progress, together)
-
-
-def make_learner(
-    recipe: Recipe,
-    place: Place,
-    weights: tuple[float, float],
-    together: group.Group | None = None,
-) -> Learner:
-    """The back end of a place."""
-    if place.kind == "reference":
-        return ReferenceLearner(recipe, weights)
-    if place.kind == "cpu" and together is None and recipe.training.shards > 1:
-        return ShardedLearner(recipe, place, weights)
-    return TorchLearner(recipe, place, weights, together)
 
 
 def open_manifest(data: Any, progress: Progress, options: dict[str, Any]) -> Manifest:

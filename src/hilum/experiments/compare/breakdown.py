@@ -67,10 +67,10 @@ def breakdown(job: Job) -> dict[str, Any]:
     from hilum.datasets.cache import Cache
     from hilum.datasets.manifest import Manifest
     from hilum.training import group
+    from hilum.training.backends import make_learner
     from hilum.training.learner import class_weights
     from hilum.training.parts import films_of
     from hilum.training.recipe import Recipe
-    from hilum.training.train import make_learner
 
     machine.keep_memory()
     place = Place.parse(job.place).resolved()
@@ -114,6 +114,7 @@ def _torch(learner: Any, films: Any, recipe: Any, plan: list[NDArray[np.int64]])
         return call
 
     learner.in_turn = True  # the profiler sees this thread alone
+    learner.eager = True  # a GPU's steps are one graph otherwise, whose operators have no names
     learner.prepare = marked(learner.prepare, "hilum data")
     for one in learner.optimisers:
         one.step = marked(one.step, "hilum optimiser")

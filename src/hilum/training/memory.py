@@ -1,0 +1,176 @@
+"""What a training needs of memory, what there is, and what would fit."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from hilum import machine
+from hilum.errors import PlaceUnavailable, RecipeError, Refused, UsageError
+from hilum.machine import Place
+from hilum.training.learner import new_network
+from hilum.training.recipe import Recipe
+
+
+def outputs(recipe: Recipe, *sizes: int) -> int:
+    """Values that the layers give out for one film, at the largest of these sizes.
+
+    Raises
+    ------
+    RecipeError
+        The network does not take films of these sizes.
+    """
+    held = [0]
+
+    def count(module: nn.Module, inputs: Any, output: Any) -> None:
+        if isinstance(output, torch.Tensor) and not list(module.children()):
+            held[0] += output.numel()
+
+    most = 0
+    shadow = new_network(recipe).to("meta").eval()
+    shadow.apply(lambda module: module.register_forward_hook(count))
+    for size in sorted(sizes):
+        held[0] = 0
+        try:
+            shadow(torch.empty(1, 1, size, size, device="meta"))
+        except (RuntimeError, ValueError) as error:
+            raise RecipeError(
+                f"the network does not take such films: {recipe.network.name} at {size} pixels "
+                f"({str(error).splitlines()[0]}). Change preprocessing.size or sizes.phases."
+            ) from None
+        most = max(most, held[0])
+    return most
+
+
+def memory_needed(recipe: Recipe, place: Place) -> int:
+    """Bytes that one process of a training needs, estimated before anything is allocated.
+
+    Weights with their gradient and the optimiser's two moments, and for one batch the output of
+    each layer twice: kept for the way back, and its gradient. Films stay in a memory map.
+
+    Raises
+    ------
+    RecipeError
+        The network does not take films of these sizes.
+    """
+    epochs = range(min(recipe.training.epochs, 1000))
+    sizes = {recipe.size_at(epoch) for epoch in epochs} | {recipe.preprocessing.size}
+    batch = -(-recipe.training.batch // place.processes)
+    width = 2 if place.precision == "bfloat16" else 4
+    weights = sum(p.numel() for p in new_network(recipe).parameters())
+    return 4 * 4 * weights + 2 * width * batch * outputs(recipe, *sizes)
+
+
+def of_gpu(device: torch.device | None = None) -> tuple[int, int]:
+    """Bytes of a GPU that are free for this process, and all of them.
+
+    What torch's allocator holds without using it counts as free.
+
+    Raises
+    ------
+    PlaceUnavailable
+        The GPU does not answer: it is lost, or another process has it for itself.
+    """
+    try:
+        free, whole = torch.cuda.mem_get_info(device)
+        idle = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    except RuntimeError as error:
+        raise PlaceUnavailable(
+            f"the GPU cannot be used: {str(error).splitlines()[0]}. Look at nvidia-smi and hilum "
+            "doctor, or use --on cpu."
+        ) from error
+    return free + idle, whole
+
+
+def check_memory(recipe: Recipe, place: Place) -> int:
+    """Refuse what cannot fit; the estimate in bytes.
+
+    Raises
+    ------
+    Refused, PlaceUnavailable
+    """
+    whole = machine.memory_bytes()
+    have, held = whole, 0
+    if place.kind == "cuda":
+        have, whole = of_gpu()
+        held = whole - have
+    need = memory_needed(recipe, place) * (place.processes if place.kind == "cpu" else 1)
+    if need <= have:
+        return need
+    there = f"{have / 2**30:.1f} GiB"
+    if place.kind == "cuda" and need <= whole:
+        raise Refused(
+            f"the GPU is full: about {need / 2**30:.1f} GiB are needed and {there} of its "
+            f"{whole / 2**30:.1f} GiB are free, {held / 2**30:.1f} GiB are in use (nvidia-smi says "
+            f"by whom). Wait, or {advice(recipe, place, have)}."
+        )
+    raise Refused(
+        f"the recipe needs more memory than there is: about {need / 2**30:.1f} GiB of {there}. "
+        f"{advice(recipe, place, have).capitalize()}."
+    )
+
+
+def advice(recipe: Recipe, place: Place, have: int) -> str:
+    """What to change so that a training fits into ``have`` bytes: a batch, a size, as far as
+    there are any; smaller than now in any case, since now did not fit."""
+    batch, size = fitting_batch(recipe, place, have), fitting_size(recipe, place, have)
+    ways = []
+    if batch:
+        ways.append(f"--set training.batch={batch}")
+    if size:
+        ways.append(f"--set preprocessing.size={size}")
+    return f"try {', or '.join(ways)}" if ways else "take another place or a smaller network"
+
+
+def fitting_batch(recipe: Recipe, place: Place, have: int) -> int:
+    """The largest smaller batch that fits, 0 where a single film does not."""
+
+    def fits(batch: int) -> bool:
+        smaller = replace(recipe, training=replace(recipe.training, batch=batch))
+        return memory_needed(smaller, place) * _copies(place) <= have
+
+    return _largest(fits, 1, recipe.training.batch - 1)
+
+
+def fitting_size(recipe: Recipe, place: Place, have: int) -> int:
+    """The largest smaller size, in steps of 8, at which the recipe's batch fits; 0 for none.
+
+    A recipe whose size changes over the epochs would have to change all of them: 0.
+    """
+    if recipe.sizes.phases:
+        return 0
+
+    def fits(eights: int) -> bool:
+        preprocessing = replace(recipe.preprocessing, size=8 * eights)
+        try:
+            need = memory_needed(replace(recipe, preprocessing=preprocessing), place)
+        except (UsageError, ValueError):
+            return True  # too small for the network: whatever fits is larger
+        return need * _copies(place) <= have
+
+    size = 8 * _largest(fits, 1, (recipe.preprocessing.size - 1) // 8)
+    try:
+        smaller = replace(recipe, preprocessing=replace(recipe.preprocessing, size=size))
+        memory_needed(smaller, place)
+    except (UsageError, ValueError):
+        return 0
+    return size
+
+
+def _copies(place: Place) -> int:
+    return place.processes if place.kind == "cpu" else 1
+
+
+def _largest(fits: Any, low: int, high: int) -> int:
+    """The largest number from ``low`` to ``high`` that fits, where all smaller ones do; else 0."""
+    found = 0
+    while low <= high:
+        middle = (low + high) // 2
+        if fits(middle):
+            found, low = middle, middle + 1
+        else:
+            high = middle - 1
+    return found

@@ -1,0 +1,115 @@
+"""The pure parts of benchmarks/gpu.py, and that it refuses where there is nothing to measure."""
+
+from __future__ import annotations
+
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+
+@pytest.fixture
+def module(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    return importlib.import_module
+
+
+def test_a_step_of_the_papers_network_in_operations_and_bytes(module: Any) -> None:
+    roofline = module("roofline")
+    # Forward 2 · 16 · Σ out² · out channels · 9 · in channels and the dense layers, three times
+    # but for the first layer's input gradient.
+    places = [(498, 32, 1), (247, 32, 32), (121, 32, 32), (58, 64, 32), (27, 64, 64)]
+    layers = [s * s * out * 9 * into for s, out, into in places]
+    layers += [10816 * 128, 128 * 64, 64]
+    assert roofline.gflop_a_step() == pytest.approx(32 * (3 * sum(layers) - layers[0]) / 1e9)
+    full = [out * s * s for s, out, _ in places]
+    pooled = [out * (s // 2) ** 2 for s, out, _ in places]
+    own = 16 * (12 * 500**2 + 10 * sum(full[1:]) + (10 + 2) * sum(pooled)) / 1e9
+    assert roofline.gigabytes_a_step(2) == pytest.approx(own)
+    plain = 16 * (12 * 500**2 + 10 * sum(full) + (10 + 16 + 10) * sum(pooled)) / 1e9
+    assert roofline.gigabytes_a_step(2, own=False) == pytest.approx(plain)
+    assert plain > 2 * own  # what the kernels save
+
+
+def test_shares_say_which_limit_binds(module: Any) -> None:
+    roofline = module("roofline")
+    limits = roofline.Limits(tflops=100.0, gigabytes=2000.0)
+    # 80 GFLOP at 100 TFLOP/s: 0.8 ms; 1 GB at 2,000 GB/s: 0.5 ms.
+    assert roofline.shares(1.6, limits, 80.0, 1.0) == {
+        "tensor_cores": 0.5, "bandwidth": 0.3125, "limit_ms": 0.8, "of_limit": 0.5,
+        "bound_by": "tensor cores",
+    }  # fmt: skip
+    assert roofline.shares(1.6, limits, 8.0, 1.0)["bound_by"] == "bandwidth"
+
+
+def test_goals_are_judged_with_the_figure_reached(module: Any) -> None:
+    gpu = module("gpu_text")
+    result = {
+        "paper": {"float32": {"seconds": 11.0}, "bfloat16": {"seconds": 9.0}},
+        "textbook": {"ratios": {"hilum float32": {"ratio": 4.0}, "hilum bfloat16": {"ratio": 4.9}}},
+        "fast": {"seconds_to_quality": None},
+    }
+    found = [(g["reached"], g["met"]) for g in gpu.judged(result)]
+    assert found == [(9.0, True), (4.9, False), (None, False)]
+    assert gpu.spread([2, 6, 4], [1, 2, 4]) == {"ratio": 2, "least": 1, "most": 3}
+    epochs = [SimpleNamespace(seconds=0.5, val_auroc=a) for a in (0.5, 0.9, 0.95)]
+    assert gpu.reached(epochs, 0.901) == 1.0 and gpu.reached(epochs, 0.99) is None
+
+
+def test_the_record_is_a_page_of_tables(module: Any) -> None:
+    roofline, gpu = module("roofline"), module("gpu_text")
+    step = {"seconds": 9.0, "start_up_seconds": 3.0, "ms_per_step": 2.0,
+            "shares": roofline.shares(2.0, roofline.Limits(300.0, 2500.0), 80.0, 1.9)}  # fmt: skip
+    beside = {"ratio": 6.0, "least": 5.0, "most": 7.0}
+    result = {
+        "gpu": "A GPU", "what": "training", "versions": {"torch": "2.9"},
+        "paper": {"float32": step},
+        "textbook": {"ratios": {"hilum float32": beside}, "ms_per_step": {"textbook": 12.0}},
+        "cpu": {"steps": 6, "paper": 6.13, "cpu:1": {"ms_per_step": 400.0, "ratio": 200.0}},
+        "fast": {"seconds_to_quality": 2.0},
+        "profile": [{"kernel": "conv", "ms_per_step": 0.5}],
+    }  # fmt: skip
+    page = gpu.text({**result, "goals": gpu.judged(result)})
+    assert "| paper's ten epochs, s | 10.0 | 9.0 | yes |" in page
+    assert "| cpu:1 | 400.0 | 200.0 (the paper: 6.13) |" in page
+    assert "| float32 | 9.0 | 3.0 | 2.0 | 0.38 | bandwidth |" in page
+
+
+def test_it_refuses_without_a_gpu() -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU here")
+    asked = subprocess.run(
+        [sys.executable, str(BENCHMARKS / "gpu.py")], capture_output=True, text=True
+    )
+    assert asked.returncode == 3 and asked.stdout == ""
+    assert asked.stderr.count("\n") == 1 and "no GPU is seen by torch" in asked.stderr
+
+
+@pytest.mark.parametrize("script, last", [("textbook_gpu.py", "0"), ("hilum_gpu.py", "float32")])
+def test_the_sides_answer(tmp_path: Path, script: str, last: str) -> None:
+    """On a CPU, with chunks of one step."""
+    import numpy as np
+
+    rng = np.random.default_rng(0)
+    np.save(tmp_path / "pixels.npy", rng.integers(0, 256, (16, 500, 500), dtype=np.uint8))
+    np.save(tmp_path / "labels.npy", (np.arange(16) % 2).astype(np.int8))
+    code = (
+        "import runpy, sys; sys.path.insert(0, sys.argv[1])\n"
+        "module = runpy.run_path(sys.argv[2])\n"
+        "main = module['main']; main.__globals__['CHUNK'] = 1; main(*sys.argv[3:])"
+    )
+    peers = BENCHMARKS / "peers"
+    asked = subprocess.run(
+        [sys.executable, "-c", code, str(peers), str(peers / script), str(tmp_path), last],
+        input="1\n", capture_output=True, text=True,
+    )  # fmt: skip
+    hello, answer = asked.stdout.splitlines()
+    assert '"steps": 1' in hello and '"ms": [' in answer, asked.stderr

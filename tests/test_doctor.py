@@ -1,0 +1,48 @@
+"""What the doctor says of GPUs, by what torch and the driver answer."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from hilum import doctor  # noqa: E402
+
+
+@pytest.fixture
+def seen(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """One GPU, as torch would describe it."""
+    here = SimpleNamespace(name="NVIDIA Test", major=9, minor=0, total_memory=80 * 2**30)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda k: here)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda k: (20 * 2**30, 80 * 2**30))
+    monkeypatch.setattr(doctor, "_driver", lambda: "570.1")
+    return monkeypatch
+
+
+def test_a_gpu_is_named_with_memory_capability_and_versions(seen: pytest.MonkeyPatch) -> None:
+    first, versions, kernels = doctor._gpus()
+    assert first.value == "NVIDIA Test, compute capability 9.0, 20.0 of 80.0 GiB free"
+    assert first.well and "driver 570.1" in versions.value and "GPU kernels" in kernels.value
+
+
+def test_a_gpu_that_does_not_answer_is_not_well(seen: pytest.MonkeyPatch) -> None:
+    def lost(k: int) -> None:
+        raise RuntimeError("CUDA error: unknown error\nmore")
+
+    seen.setattr(torch.cuda, "mem_get_info", lost)
+    first = doctor._gpus()[0]
+    assert not first.well and first.value.endswith("GiB: CUDA error: unknown error")
+
+
+def test_a_driver_without_a_torch_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(doctor, "_driver", lambda: "570.1")
+    (found,) = doctor._gpus()
+    assert not found.well and "570.1" in found.value and "pytorch.org" in found.remedy
+    monkeypatch.setattr(doctor, "_driver", lambda: None)
+    (found,) = doctor._gpus()
+    assert found.well and found.value == "no GPU seen by torch"
