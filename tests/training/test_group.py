@@ -16,7 +16,7 @@ from PIL import Image
 from hilum.datasets.manifest import Manifest
 from hilum.errors import Interrupted, NonFiniteLoss, WorkerLost
 from hilum.progress import Progress
-from hilum.training import group
+from hilum.training import group, leader
 from hilum.training.recipe import Recipe
 from hilum.training.run import Run
 from hilum.training.train import resume, train
@@ -85,7 +85,7 @@ def workers_here() -> list[int]:
             parent = int((folder / "stat").read_text().rsplit(")", 1)[1].split()[1])
         except OSError:
             continue
-        if parent == os.getpid() and b"hilum.training.group" in line:
+        if parent == os.getpid() and b"hilum.training.worker" in line:
             found.append(int(folder.name))
     return sorted(found)
 
@@ -111,7 +111,7 @@ def test_a_defect_of_the_run_is_told_once(data: Manifest, tmp_path: Path) -> Non
 
 def test_workers_end_with_their_leader(tmp_path: Path) -> None:
     run = Run(tmp_path)
-    worker = group._start(run.folder, 0, 2, 1)
+    worker = leader._start(run.folder, 0, 2, 1)
     assert worker.stdin is not None
     worker.stdin.close()  # what the kernel does when the leader is killed
     until = time.monotonic() + 30
