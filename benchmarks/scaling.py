@@ -34,7 +34,7 @@ ROOT = Path(__file__).parent.parent
 BATCH = 16
 GOAL = 0.92
 BATCHES = (1, 2, 4, 8, 16, 32)
-FILMS = {"paper2021": (64, 128, 192, 256), "fast": (1000, 2000, 4000, 8000)}
+FILMS = {"paper2021": (128, 192, 256, 384), "fast": (1000, 2000, 4000, 8000)}
 SIZES = {"paper2021": 500, "fast": 64}
 
 

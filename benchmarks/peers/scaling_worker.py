@@ -48,8 +48,7 @@ class Timed(TorchLearner):
 
     def step(self, batch: Any, learning_rate: float) -> float | None:
         found = super().step(batch, learning_rate)
-        if not self.steps % 4:
-            self.private_kib = max(self.private_kib, memory("RssAnon"))
+        self.private_kib = max(self.private_kib, memory("RssAnon"))
         return found
 
 

@@ -77,6 +77,12 @@ class RollCall:
     Attributes
     ----------
     advice : what to do after a loss, for the end of a message
+    hosts : the machine of each rank
+
+    Raises
+    ------
+    WorkerLost
+        Not all have come within ``seconds``.
     """
 
     def __init__(
@@ -92,13 +98,13 @@ class RollCall:
         self._at_silence = at_silence
         # A thousand processes that read a thousand pulses each second would keep a store busy.
         self.beat = max(min(1.0, seconds / 10), size / 64)
-        self.store, self._open = open_store(), open_store
-        self.round = self._greet()
+        self.store, self._line = open_store(), open_store()
+        self.round = self._welcome() if rank == 0 else self._introduce()
         self.hosts = [platform.node()] * size
         self._seen = [time.monotonic()] * size
         self._word: dict[str, str] | None = None
         self._stop = threading.Event()
-        self._own().set(f"{self.round}/pulse/{rank}", "0")
+        self._line.set(f"{self.round}/pulse/{rank}", "0")
         self._pulse = threading.Thread(target=self._keep, daemon=True)
         self._pulse.start()
         self.hosts = self.meet("host", platform.node())
@@ -195,16 +201,8 @@ class RollCall:
 
     # --- the greeting ---------------------------------------------------------------------------
 
-    def _greet(self) -> str:
-        """The name of this round, when everybody has come.
-
-        Raises
-        ------
-        WorkerLost
-        """
-        return self._welcome() if self.rank == 0 else self._introduce()
-
     def _welcome(self) -> str:
+        """Rank 0's part: the name of this round, when everybody has answered to it."""
         name = f"hilum/{uuid.uuid4().hex}"
         missing = set(range(1, self.size))
         for _ in self._while_waiting(lambda: missing):
@@ -220,6 +218,7 @@ class RollCall:
         return name
 
     def _introduce(self) -> str:
+        """The part of all others."""
         me = uuid.uuid4().hex
         self.store.set(f"hilum/hello/{self.rank}", me)
         for _ in self._while_waiting(lambda: {0}):
@@ -249,10 +248,6 @@ class RollCall:
         )
 
     # --- the pulse ------------------------------------------------------------------------------
-
-    def _own(self) -> distributed.Store:
-        self._line: distributed.Store = self._open()
-        return self._line
 
     def _keep(self) -> None:
         """Tell of this process and look after the others, once a beat."""

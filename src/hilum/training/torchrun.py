@@ -4,8 +4,7 @@
 
 Rank 0 alone writes the run folder. Each machine needs the films at the same path and makes its
 own cache once; each process reads its shares of the batches from there. Where torchrun starts the
-processes again, after one has died or when a machine has joined, the run goes on from its last
-checkpoint.
+processes again after one has died, the run goes on from its last checkpoint.
 """
 
 from __future__ import annotations
