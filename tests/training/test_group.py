@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -14,9 +16,10 @@ import pytest
 from PIL import Image
 
 from hilum.datasets.manifest import Manifest
-from hilum.errors import Interrupted, NonFiniteLoss, WorkerLost
+from hilum.errors import DiskFull, Interrupted, NonFiniteLoss, WorkerLost
 from hilum.progress import Progress
-from hilum.training import group
+from hilum.storage import lock
+from hilum.training import group, leader
 from hilum.training.recipe import Recipe
 from hilum.training.run import Run
 from hilum.training.train import resume, train
@@ -85,7 +88,7 @@ def workers_here() -> list[int]:
             parent = int((folder / "stat").read_text().rsplit(")", 1)[1].split()[1])
         except OSError:
             continue
-        if parent == os.getpid() and b"hilum.training.group" in line:
+        if parent == os.getpid() and b"hilum.training.worker" in line:
             found.append(int(folder.name))
     return sorted(found)
 
@@ -111,7 +114,7 @@ def test_a_defect_of_the_run_is_told_once(data: Manifest, tmp_path: Path) -> Non
 
 def test_workers_end_with_their_leader(tmp_path: Path) -> None:
     run = Run(tmp_path)
-    worker = group._start(run.folder, 0, 2, 1)
+    worker = leader._start(run.folder, 0, 2, 1)
     assert worker.stdin is not None
     worker.stdin.close()  # what the kernel does when the leader is killed
     until = time.monotonic() + 30
@@ -131,39 +134,130 @@ def test_shares_cover_a_batch_once() -> None:
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
 
 
-@pytest.mark.slow
-def test_under_torchrun(data: Manifest, tmp_path: Path) -> None:
-    """Two processes of torchrun's on this machine; the first is killed once, and both come back."""
-    data.write(tmp_path / "films.csv")
-    (tmp_path / "own.toml").write_text(paper(30, 8).toml())
-    (tmp_path / "script.py").write_text(SCRIPT)
-    launch = "-m torch.distributed.run --nproc-per-node=2 --max-restarts=1 --master-port=0"
-    meet = "--rdzv-backend=c10d --rdzv-endpoint=localhost:0"
-    command = [sys.executable, *launch.split(), *meet.split(), str(tmp_path / "script.py")]
-    command.append(str(tmp_path))
-    done = subprocess.run(command, capture_output=True, text=True, timeout=200)
-    assert done.returncode == 0, done.stderr[-3000:]
-    run = Run(tmp_path / "run")
-    assert run.finished and len(run.epochs) == 30
-    assert (tmp_path / "killed").exists()
-    assert run.environment["processes"] == 2
-    one = train(data, paper(30, 8), on="cpu:1", out=tmp_path / "one", workers=0)
-    for a, b in zip(one.epochs, run.epochs, strict=True):
-        assert abs(a.loss - b.loss) < 1e-4
+def test_a_worker_that_hangs_is_named(
+    data: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HILUM_PATIENCE", "4")
+    with pytest.raises(WorkerLost, match=r"nothing any more: rank 1 of 2 \(on .*--resume"):
+        train(data, paper(400, 8), on="cpu:2x1", out=tmp_path / "run", workers=0,
+              progress=Kill(signal.SIGSTOP))  # fmt: skip
+    assert workers_here() == []
+    assert 1 <= len(Run(tmp_path / "run").epochs) < 400
 
 
-SCRIPT = """
-import os, signal, sys
-from pathlib import Path
-from hilum.progress import Progress
-from hilum.training.run import Run
-from hilum.training.train import train
-folder = Path(sys.argv[1])
-class Die(Progress):
-    def row(self, table, values):
-        if values["epoch"] == 3 and not (folder / "killed").exists():
-            (folder / "killed").touch()
-            os.kill(os.getpid(), signal.SIGKILL)
-train(folder / "films.csv", folder / "own.toml", on="cpu:1", out=folder / "run", workers=0,
-      progress=Die())
+class Fill(Progress):
+    """Fills the disk when the second epoch has been told of."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def row(self, table: str, values: dict[str, object]) -> None:
+        if values["epoch"] == 2:
+            with contextlib.suppress(OSError), (self.folder / "filler").open("wb", 0) as stream:
+                while True:
+                    stream.write(bytes(4096))
+
+
+def test_a_full_disk_leaves_the_last_checkpoint(data: Manifest, tmp_path: Path) -> None:
+    """On a small file system of its own; the workers' checkpoint is what no longer fits."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = ["mount", "-t", "tmpfs", "-o", "size=4m", "hilum-test", str(disk)]
+    if os.geteuid() != 0 or subprocess.run(mounted, capture_output=True).returncode:
+        pytest.skip("needs the right to mount a small file system (root)")
+    try:
+        with pytest.raises(DiskFull, match=r"the disk is full: .* what was there before is kept"):
+            train(data, paper(400, 8), on="cpu:2x1", out=disk / "run", workers=0,
+                  progress=Fill(disk))  # fmt: skip
+        (disk / "filler").unlink()
+        run = Run(disk / "run")
+        kept = run.last()
+        assert kept is not None and 2 <= len(kept[1]) < 400
+        assert not list(run.folder.glob(".*.part"))
+    finally:
+        subprocess.run(["umount", "--lazy", str(disk)], check=True)
+
+
+# --- processes that a launcher has started --------------------------------------------------------
+
+# The command line, as a launcher starts it; ``{first}`` is run before it.
+COMMAND = """
+import os, signal, sys, threading
+from hilum.cli.app import main
+rank = os.environ["RANK"]
+{first}
+main(sys.argv[1:])
 """
+
+
+def launch(size: int, port: int, first: str, *arguments: str) -> list[subprocess.Popen[str]]:
+    """``hilum`` in so many processes of one group, without torchrun's agent around them."""
+    code = COMMAND.format(first=first)
+    return [
+        subprocess.Popen(
+            [sys.executable, "-c", code, *arguments],
+            env={**os.environ, "RANK": str(rank), "WORLD_SIZE": str(size),
+                 "LOCAL_WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1",
+                 "MASTER_PORT": str(port)},
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )
+        for rank in range(size)
+    ]  # fmt: skip
+
+
+def said(process: subprocess.Popen[str]) -> list[str]:
+    """hilum's own lines of error; waits for the process."""
+    _, err = process.communicate(timeout=200)
+    return [line for line in err.splitlines() if line.startswith("hilum: ")]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+STOP_LATER = """
+from hilum.training.learner import TorchLearner
+step = TorchLearner.step
+def stopping(self, batch, rate):
+    if rank == "2" and self.epoch == 1:
+        os.kill(os.getpid(), signal.SIGSTOP)
+    return step(self, batch, rate)
+TorchLearner.step = stopping
+"""
+
+
+@pytest.mark.slow
+def test_every_process_says_which_one_hangs(
+    data: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HILUM_PATIENCE", "12")
+    data.write(tmp_path / "films.csv")
+    (tmp_path / "own.toml").write_text(paper(50, 8).toml())
+    asked = ["train", str(tmp_path / "films.csv"), "--recipe", str(tmp_path / "own.toml"),
+             "--on", "cpu:1", "--out", str(tmp_path / "run")]  # fmt: skip
+    group_of_three = launch(3, free_port(), STOP_LATER, *asked)
+    try:
+        for process in group_of_three[:2]:
+            lines = said(process)
+            assert process.returncode == 3, lines
+            assert len(lines) == 1 and "nothing any more: rank 2 of 3" in lines[0]
+            assert f"--resume {tmp_path / 'run'}" in lines[0]
+    finally:
+        group_of_three[2].kill()
+        group_of_three[2].communicate()
+    assert len(Run(tmp_path / "run").epochs) == 1
+
+
+@pytest.mark.slow
+def test_a_taken_folder_is_refused_by_all(data: Manifest, tmp_path: Path) -> None:
+    data.write(tmp_path / "films.csv")
+    asked = ["train", str(tmp_path / "films.csv"), "--out", str(tmp_path / "run"), "--on", "cpu:1"]
+    with lock(tmp_path / "run" / "lock"):
+        both = launch(2, free_port(), "", *asked)
+        for process in both:
+            lines = said(process)
+            assert process.returncode == 3
+            assert len(lines) == 1 and "another process works here" in lines[0]

@@ -4,24 +4,20 @@ Each process holds the whole network and takes its share of every global batch; 
 summed while the way back still runs. So the batch, the order, the augmentation and (but for
 networks with batch statistics, which each process takes from its own share) the result are those
 of one process. A run of ``cpu:PxT`` or ``cuda:K`` starts its workers itself, each as
-``python -m hilum.training.group RUN``; under torchrun the processes are there already.
+``python -m hilum.training.worker RUN``; under torchrun the processes are there already.
 """
 
 from __future__ import annotations
 
-import json
 import os
-import queue
-import subprocess
+import socket
+import struct
 import sys
-import threading
 import time
-import traceback
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,14 +25,13 @@ import torch
 from numpy.typing import NDArray
 from torch import distributed, nn
 
-from hilum import errors, machine
-from hilum.errors import HilumError, WorkerLost
+import hilum
+from hilum.errors import HilumError, Refused, WorkerLost
 from hilum.machine import Place
-from hilum.progress import Progress
-from hilum.training.run import Run
+from hilum.training.rollcall import PATIENCE, RollCall, patience, rebuilt
 
 STORE = "HILUM_STORE"
-PATIENCE = timedelta(minutes=10)
+SIOCGIFADDR = 0x8915  # linux/sockios.h
 
 
 class Group:
@@ -49,8 +44,17 @@ class Group:
     device : the device of this process
     """
 
-    def __init__(self, rank: int, size: int, device: torch.device) -> None:
+    def __init__(
+        self, rank: int, size: int, device: torch.device, roll: RollCall | None = None
+    ) -> None:
         self.rank, self.size, self.device = rank, size, device
+        self._roll = roll
+
+    @property
+    def roll(self) -> RollCall:
+        """Who of the processes is here."""
+        assert self._roll is not None, "a group that was never joined"
+        return self._roll
 
     def from_first(self, make: Callable[[], Any]) -> Any:
         """What ``make`` gives on rank 0, on every rank; what it raises there, everywhere."""
@@ -98,13 +102,6 @@ class Group:
                 value /= self.size
 
 
-def rebuilt(kind: str, text: str) -> HilumError:
-    """An error of ``hilum.errors`` from its name and message."""
-    error = getattr(errors, kind, HilumError)(text)
-    assert isinstance(error, HilumError)
-    return error
-
-
 def by_torchrun() -> bool:
     """Whether torchrun (or a like launcher) has started this process as one of several."""
     return STORE not in os.environ and int(os.environ.get("WORLD_SIZE", "1")) > 1
@@ -112,215 +109,201 @@ def by_torchrun() -> bool:
 
 @contextmanager
 def joined(place: Place) -> Iterator[Group]:
-    """Join the group that the environment names: that of ``lead``, or torchrun's."""
-    rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    device = torch.device(place.device)
-    if place.kind == "cuda":
-        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", rank)))
-        torch.cuda.set_device(device)
-    backend = "nccl" if place.kind == "cuda" else "gloo"
-    distributed.init_process_group(
-        backend, store=_store(), rank=rank, world_size=size, timeout=PATIENCE
-    )
-    try:
-        yield Group(rank, size, device)
-    finally:
-        distributed.destroy_process_group()
-
-
-def _store() -> distributed.Store:
-    """Where the processes of a group find each other."""
-    if STORE in os.environ:
-        host, _, port = os.environ[STORE].partition(":")
-        first = False
-    else:
-        host, port = os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"]
-        served = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
-        first = os.environ["RANK"] == "0" and not served
-    store = distributed.TCPStore(
-        host, int(port), is_master=first, wait_for_workers=False, timeout=PATIENCE
-    )
-    # torchrun keeps one store over its restarts, and with it the addresses of the dead.
-    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-    return distributed.PrefixStore(f"hilum/{attempt}", store)
-
-
-# --- the process that leads ---------------------------------------------------------------------
-
-
-def lead(run: Run, place: Place, progress: Progress) -> None:
-    """Start the workers of a run whose folder is ready, follow them, and see them end.
+    """Join the group that the environment names: that of ``lead``, or torchrun's.
 
     Raises
     ------
+    Refused
+        The store where the processes meet cannot be reached or served, or the processes run other
+        versions of torch or hilum.
     WorkerLost
-        One of them died; the others are ended and the last checkpoint is whole.
+        Another process did not come, died or fell silent.
     HilumError
-        Whatever stopped them.
+        What another process has stopped for.
     """
-    cores = place.processes * max(1, place.threads)
-    if place.kind == "cpu" and cores > machine.cores():
-        progress.warn(
-            f"{place} wants {cores} cores and there are {machine.cores()}: the processes wait for "
-            f"each other at every step, about {cores / machine.cores():.1f} times as long or more."
+    rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    device = torch.device(place.device)
+    cuda = place.kind == "cuda"
+    if cuda:
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", rank)))
+        torch.cuda.set_device(device)
+    seconds = patience()
+    server, open_store = meeting_place(rank, seconds)
+    # A collective of NCCL's cannot be broken off from Python: its process has to end.
+    roll = RollCall(open_store, rank, size, seconds, at_silence=_leave if cuda else None)
+    try:
+        _same_versions(roll)
+        if not cuda:
+            _choose_interface(roll)
+        distributed.init_process_group(
+            "nccl" if cuda else "gloo",
+            store=roll.under(),
+            rank=rank,
+            world_size=size,
+            timeout=timedelta(seconds=seconds * (2 if cuda else 1)),
         )
-    # The store takes a free port itself, so none can be in use.
-    store = distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
-    events: queue.Queue[tuple[int, dict[str, Any] | None]] = queue.Queue()
-    workers: list[subprocess.Popen[str]] = []
-    try:
-        for rank in range(place.processes):
-            workers.append(_start(run.folder, rank, place.processes, store.port))
-            threading.Thread(
-                target=_listen, args=(rank, workers[rank], events), daemon=True
-            ).start()
-        _follow(run, workers, events, progress)
-    finally:
-        _end(workers)
-
-
-def _start(folder: Path, rank: int, size: int, port: int) -> subprocess.Popen[str]:
-    environment = {**os.environ, "RANK": str(rank), "WORLD_SIZE": str(size),
-                   STORE: f"127.0.0.1:{port}"}  # fmt: skip
-    return subprocess.Popen(
-        [sys.executable, "-m", "hilum.training.group", str(folder)],
-        env=environment,
-        stdin=subprocess.PIPE,  # closes when this process ends, however it ends
-        stdout=subprocess.PIPE,
-        text=True,
-        start_new_session=True,  # Ctrl-C is for the leader, which then ends them in order
-    )
-
-
-def _listen(rank: int, worker: subprocess.Popen[str], events: queue.Queue[Any]) -> None:
-    assert worker.stdout is not None
-    for line in worker.stdout:
-        try:
-            events.put((rank, json.loads(line)))
-        except ValueError:
-            sys.stderr.write(line)  # a library's own word, not hilum's
-    worker.wait()
-    events.put((rank, None))
-
-
-def _follow(
-    run: Run, workers: list[subprocess.Popen[str]], events: queue.Queue[Any], progress: Progress
-) -> None:
-    """Pass on what rank 0 reports until all have ended well."""
-    running = set(range(len(workers)))
-    failed: HilumError | None = None
-    with ExitStack() as stages:
-        advance: Callable[[int], None] = lambda steps: None  # noqa: E731
-        while running:
-            rank, event = events.get()
-            if event is None:
-                running.discard(rank)
-                if workers[rank].returncode:
-                    raise failed or _lost(run, workers, events)
-            elif "stage" in event:
-                stages.close()
-                stage = progress.stage(event["stage"], event["total"], brief=event["brief"])
-                advance = stages.enter_context(stage)
-            elif "advance" in event:
-                advance(event["advance"])
-            elif "row" in event:
-                stages.close()
-                progress.row("training", event["row"])
-            elif "error" in event and failed is None:
-                failed = rebuilt(event["error"], event["text"])
-
-
-def _lost(run: Run, workers: list[subprocess.Popen[str]], events: queue.Queue[Any]) -> HilumError:
-    """What to say when a worker has ended badly without a word; the killed one is the cause."""
-    until = time.monotonic() + 2
-    while time.monotonic() < until and not any((w.poll() or 0) < 0 for w in workers):
-        try:
-            _, event = events.get(timeout=0.1)
-        except queue.Empty:
-            continue
-        if event and "error" in event:
-            return rebuilt(event["error"], event["text"])
-    code, rank = min((w.poll() or 0, rank) for rank, w in enumerate(workers))
-    if code == 0:
-        code, rank = max((w.poll() or 0, rank) for rank, w in enumerate(workers))
-    why = f"signal {-code}" if code < 0 else f"exit code {code}"
-    done = len(run.epochs)
-    return WorkerLost(
-        f"a training process was lost: number {rank + 1} of {len(workers)} ({why}), after epoch "
-        f"{done}, whose checkpoint is whole. {run.resume_line}."
-    )
-
-
-def _end(workers: list[subprocess.Popen[str]]) -> None:
-    for worker in workers:
-        if worker.poll() is None:
-            worker.kill()  # checkpoints are atomic, so nothing can be torn
-    for worker in workers:
-        worker.wait()
-        for stream in (worker.stdin, worker.stdout):
-            if stream is not None:
-                stream.close()
-
-
-# --- a worker -----------------------------------------------------------------------------------
-
-
-class Telling(Progress):
-    """Progress as JSON lines to the leader."""
-
-    @contextmanager
-    def stage(
-        self, name: str, total: int | None = None, *, brief: bool = False
-    ) -> Iterator[Callable[[int], None]]:
-        tell(stage=name, total=total, brief=brief)
-        told, waiting = time.monotonic(), 0
-
-        def advance(steps: int = 1) -> None:
-            nonlocal told, waiting
-            waiting += steps
-            if time.monotonic() - told > 0.2:
-                tell(advance=waiting)
-                told, waiting = time.monotonic(), 0
-
-        yield advance
-        tell(advance=waiting)
-
-    def row(self, table: str, values: dict[str, object]) -> None:
-        tell(row=values)
-
-    def warn(self, text: str) -> None:
-        sys.stderr.write(f"{text}\n")
-
-
-def tell(**event: object) -> None:
-    """One event to the leader, as a line of JSON on the pipe that is this worker's stdout."""
-    sys.stdout.write(json.dumps(event) + "\n")
-    sys.stdout.flush()
-
-
-def _die_with_the_leader() -> None:
-    os.read(0, 1)  # nothing ever comes but the end
-    os._exit(1)
-
-
-def main(folder: str) -> int:
-    """One worker: train the run in ``folder`` as the environment's rank; its exit code."""
-    from hilum.training.train import work
-
-    threading.Thread(target=_die_with_the_leader, daemon=True).start()
-    try:
-        work(Run(Path(folder)), Telling() if os.environ["RANK"] == "0" else Progress())
+        yield Group(rank, size, device, roll)
     except HilumError as error:
+        roll.tell(error)
+        raise
+    except Exception as error:
+        if not _exchange_broke(error):
+            roll.tell(error)
+            raise
+        raise roll.explain(error) from error
+    finally:
+        if distributed.is_initialized():
+            distributed.destroy_process_group()
+        roll.close()
+        del server
+
+
+def meeting_place(
+    rank: int, seconds: float
+) -> tuple[distributed.Store | None, Callable[[], distributed.Store]]:
+    """The store where the processes of a group find each other.
+
+    Returns
+    -------
+    the store's server, where this process has to keep it, and what opens a connection to it
+
+    Raises
+    ------
+    Refused
+        The port is taken, or nothing answers there within ``seconds``.
+    """
+    served = STORE in os.environ or os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    if STORE in os.environ:
+        host, _, port = os.environ[STORE].partition(":")
+    else:
+        host, port = os.environ.get("MASTER_ADDR", ""), os.environ.get("MASTER_PORT", "")
+        if not host or not port.isdigit():
+            raise Refused(
+                "the launcher names no place to meet: MASTER_ADDR and MASTER_PORT. Start hilum "
+                "under torchrun, or set them to the first machine and a free port of it."
+            )
+    wait = timedelta(seconds=seconds)
+    server = None
+    if rank == 0 and not served:
+        try:
+            server = distributed.TCPStore(
+                host, int(port), is_master=True, wait_for_workers=False, timeout=wait
+            )
+        except RuntimeError as error:
+            why = "it is in use" if "in use" in str(error) else str(error).splitlines()[0]
+            raise Refused(
+                f"the port where the processes should meet cannot be served: {host}:{port} "
+                f"({why}). Choose another (--master-port)."
+            ) from error
+    _reach(host, int(port), seconds)
+
+    def open_store() -> distributed.Store:
+        try:
+            return distributed.TCPStore(
+                host, int(port), is_master=False, wait_for_workers=False, timeout=wait
+            )
+        except RuntimeError as error:
+            raise _unreachable(host, int(port), str(error).splitlines()[0]) from error
+
+    return server, open_store
+
+
+def _reach(host: str, port: int, seconds: float) -> None:
+    """Wait until somebody listens there: torch's own attempts fill pages before they end."""
+    until = time.monotonic() + seconds
+    while True:
+        try:
+            socket.create_connection((host, port), timeout=min(5.0, seconds)).close()
+            return
+        except OSError as error:
+            if time.monotonic() > until:
+                raise _unreachable(host, port, error.strerror or str(error)) from error
+        time.sleep(0.1)
+
+
+def _unreachable(host: str, port: int, why: str) -> Refused:
+    return Refused(
+        f"the place where the processes meet cannot be reached: {host}:{port} ({why}). Start "
+        f"the first machine, open the port, or give it more time ({PATIENCE})."
+    )
+
+
+def _choose_interface(roll: RollCall) -> None:
+    """Let gloo speak over the network that reaches the other machines.
+
+    Left alone it takes the interface of the machine's own name, which many systems map to
+    loopback, where no other machine can reach it.
+    """
+    if "GLOO_SOCKET_IFNAME" in os.environ:
+        return
+    mine = "" if roll.rank == 0 else _address_towards(os.environ.get("MASTER_ADDR", ""))
+    others = [address for address in roll.meet("address", mine) if not _loops(address)]
+    if _loops(mine) and others:
+        mine = _address_towards(others[0])
+    if name := _interface(mine):
+        os.environ["GLOO_SOCKET_IFNAME"] = name
+
+
+def _loops(address: str) -> bool:
+    return not address or address.startswith("127.")
+
+
+def _address_towards(host: str) -> str:
+    """This machine's IPv4 address on the way to a host; empty where there is none."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect((host, 9))  # sends nothing
+        except OSError:
+            return ""
+        return str(probe.getsockname()[0])
+
+
+def _interface(address: str) -> str:
+    """The name of the network interface with this IPv4 address; empty where there is none."""
+    if _loops(address) or sys.platform != "linux":
+        return ""
+    import fcntl
+
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        for _, name in socket.if_nameindex():
+            request = struct.pack("256s", name.encode())
+            try:
+                answer = fcntl.ioctl(probe.fileno(), SIOCGIFADDR, request)
+            except OSError:  # an interface without an address
+                continue
+            if socket.inet_ntoa(answer[20:24]) == address:
+                return name
+    return ""
+
+
+def _same_versions(roll: RollCall) -> None:
+    """Refuse a group whose members compute by another torch or hilum."""
+    mine = {"torch": torch.__version__, "hilum": hilum.__version__}
+    everyone = roll.meet("versions", mine)
+    for rank, theirs in enumerate(everyone):
+        for what, version in theirs.items():
+            if version != everyone[0][what]:
+                raise Refused(
+                    f"the processes differ in {what}: {roll.named([rank])} has {version}, rank 0 "
+                    f"{everyone[0][what]}. Give every machine the same."
+                )
+
+
+def _exchange_broke(error: Exception) -> bool:
+    """Whether torch says that another process is out of reach, rather than that we erred."""
+    if isinstance(error, distributed.DistError):
+        return True
+    words = ("gloo", "nccl", "connection", "timed out", "peer", "broken pipe")
+    return isinstance(error, RuntimeError) and any(w in str(error).lower() for w in words)
+
+
+def _leave(error: WorkerLost) -> None:
+    """End this process at once, with a line for people and for the leader."""
+    if STORE in os.environ:
+        from hilum.training.worker import tell
+
         tell(error=type(error).__name__, text=str(error))
-        return error.exit_code
-    except Exception:
-        traceback.print_exc()
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    code = main(sys.argv[1])
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)  # at once: what others wait for must not hang on threads of a group that broke
+    else:
+        sys.stderr.write(f"hilum: {error}\n")
+        sys.stderr.flush()
+    os._exit(error.exit_code)

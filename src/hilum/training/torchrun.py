@@ -10,11 +10,10 @@ processes again after one has died, the run goes on from its last checkpoint.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-
-import torch
 
 from hilum import machine
 from hilum.datasets.cache import Cache
@@ -26,7 +25,12 @@ from hilum.training import group
 from hilum.training import train as single
 from hilum.training.parts import films_of
 from hilum.training.recipe import Recipe
+from hilum.training.rollcall import RollCall
 from hilum.training.run import Run, claim, interruptible, reopen
+
+# What rank 0 opens and everybody is told of: the run folder, its recipe, and its films or, where
+# each process was given them, their digest.
+Opened = tuple[Path, Recipe, Manifest | str]
 
 
 def train(
@@ -44,26 +48,68 @@ def train(
     UsageError, Refused, TrainingStopped, Interrupted
     """
     place = _mine(place)
+
+    def start(held: ExitStack, roll: RollCall) -> Opened:
+        run = _start(held, roll, manifest, recipe, place, out)
+        return run.folder.resolve(), recipe, manifest.digest
+
+    return _together(place, start, workers, progress, manifest)
+
+
+def resume(folder: Path, workers: int | None, progress: Progress) -> Run:
+    """Go on with a run as one of torchrun's processes; only rank 0 has to see its folder.
+
+    The number of processes may be another one than before: the batches stay the same.
+
+    Raises
+    ------
+    UsageError, Locked, Refused, TrainingStopped, Interrupted
+    """
+    asked = Run(folder).environment.get("asked")
+    place = Place.parse(asked).resolved() if asked else machine.best_place()
+
+    def start(held: ExitStack, roll: RollCall) -> Opened:
+        run = held.enter_context(reopen(folder))
+        held.enter_context(interruptible(run))
+        return folder.resolve(), run.recipe, Manifest.read(folder / "films.csv")
+
+    return _together(_mine(replace(place, processes=1)), start, workers, progress)
+
+
+def _together(
+    place: Place,
+    start: Callable[[ExitStack, RollCall], Opened],
+    workers: int | None,
+    progress: Progress,
+    own: Manifest | None = None,
+) -> Run:
+    """Train what rank 0 starts.
+
+    Parameters
+    ----------
+    own : the films that this process was given, which must be rank 0's
+    """
     with ExitStack() as held:
         with group.joined(place) as together:
             if together.rank:
                 progress = SILENT
-
-            def start() -> Path:
-                return _start(held, manifest, recipe, place, out).folder.resolve()
-
-            run = Run(together.from_first(start))
-            _alike(together, manifest)
+            folder, recipe, films = together.from_first(lambda: start(held, together.roll))
+            run, size = Run(folder), together.size
+            together.roll.advice += f". torchrun may start again; if not: {run.resume_line}"
+            manifest = films if own is None else _same_films(together, own, films)
             cache = Cache.fill(manifest, recipe.preprocessing, workers=workers, progress=progress)
+            # A machine may take long over its films; nobody gives up on it as long as it lives.
+            together.roll.meet("cache", True)
             parts = films_of(manifest, cache, "train"), films_of(manifest, cache, "validation")
             place = together.from_first(
                 lambda: single.settle(run, recipe, manifest, parts, progress)
             )
+            place = replace(place, processes=size)
             single.announce(recipe, place, parts, progress)
             machine.set_threads(place.threads or 1)
             learner = single.learn(run, recipe, parts, place, progress, together)
             first = together.rank == 0
-        if first:
+        if first and not run.finished:
             alone = replace(place, processes=1)
             single.seal(run, recipe, manifest, cache, parts, alone, learner, progress)
     return run
@@ -86,27 +132,36 @@ def _mine(place: Place) -> Place:
 
 
 def _start(
-    held: ExitStack, manifest: Manifest, recipe: Recipe, place: Place, out: Path | None
+    held: ExitStack,
+    roll: RollCall,
+    manifest: Manifest,
+    recipe: Recipe,
+    place: Place,
+    out: Path | None,
 ) -> Run:
-    """On rank 0: a new run folder, or after a restart the one that was begun."""
-    again = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
-    if again and out is not None and (out / "recipe.toml").is_file():
-        run = held.enter_context(reopen(out))
+    """On rank 0: a new run folder, or the one that an earlier round of this job has begun."""
+    begun = roll.recall("run")
+    if begun is not None and (Path(begun) / "recipe.toml").is_file():
+        run = held.enter_context(reopen(Path(begun)))
         held.enter_context(interruptible(run))
+        if Manifest.read(run.folder / "films.csv").digest != manifest.digest:
+            raise Refused(
+                f"the films have changed since the run began: {run.folder}. Put them back, or "
+                "train anew."
+            )
         return run
     run = held.enter_context(claim(out, recipe.name))
     held.enter_context(interruptible(run))
     single.begin(run, recipe, manifest, place)
+    roll.remember("run", str(run.folder.resolve()))
     return run
 
 
-def _alike(together: group.Group, manifest: Manifest) -> None:
-    """Refuse a group whose members see other films or compute by another torch."""
-    mine = {"the films": manifest.digest, "torch": torch.__version__}
-    theirs = together.from_first(lambda: mine)
-    for what, value in mine.items():
-        if value != theirs[what]:
-            raise Refused(
-                f"the processes differ in {what}: rank {together.rank} has {value[:16]}, rank 0 "
-                f"{theirs[what][:16]}. Give every machine the same."
-            )
+def _same_films(together: group.Group, own: Manifest, digest: str) -> Manifest:
+    """This process's films; refuses a group whose members see other films."""
+    if own.digest != digest:
+        raise Refused(
+            f"the processes differ in the films: {together.roll.named([together.rank])} has "
+            f"{own.digest[:16]}, rank 0 {digest[:16]}. Give every machine the same."
+        )
+    return own

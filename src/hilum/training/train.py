@@ -22,7 +22,7 @@ from hilum.networks import arithmetic
 from hilum.networks.build import build, layer_table
 from hilum.progress import SILENT, Progress
 from hilum.storage import atomic_write
-from hilum.training import group, memory, placement
+from hilum.training import group, leader, memory, placement
 from hilum.training.backends import make_learner
 from hilum.training.faults import explained
 from hilum.training.finish import finish, shift_names
@@ -94,6 +94,10 @@ def resume(folder: Path | str, *, workers: int | None = None, progress: Progress
     UsageError, Locked, Refused, PlaceUnavailable, TrainingStopped, Interrupted
     """
     machine.keep_memory()
+    if group.by_torchrun():
+        from hilum.training import torchrun
+
+        return torchrun.resume(Path(folder), workers, progress)
     with reopen(Path(folder)) as run:
         if run.finished:
             progress.say(f"this run has finished already: {run.folder}.")
@@ -122,7 +126,7 @@ def _go(
     place = settle(run, recipe, manifest, parts, progress)
     announce(recipe, place, parts, progress)
     if place.processes > 1:
-        group.lead(run, place, progress)
+        leader.lead(run, place, progress)
         place = replace(place, processes=1)
     learner = learn(run, recipe, parts, place, progress)
     seal(run, recipe, manifest, cache, parts, place, learner, progress)
@@ -256,6 +260,7 @@ def work(run: Run, progress: Progress) -> None:
     cache = Cache.fill(manifest, recipe.preprocessing)
     parts = films_of(manifest, cache, "train"), films_of(manifest, cache, "validation")
     with group.joined(place) as together:
+        together.roll.advice = run.resume_line
         learn(run, recipe, parts, place, progress, together)
 
 

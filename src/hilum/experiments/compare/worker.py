@@ -33,7 +33,7 @@ def main() -> int:
     if place.kind in ("reference", "cpu"):
         machine.set_threads(place.resolved().threads)
 
-    from hilum.training.group import tell
+    from hilum.training.worker import tell
 
     try:
         found = _train(job, began) if job.kind == "train" else _breakdown(job)
@@ -88,7 +88,7 @@ def _train(job: Job, began: float) -> dict[str, Any]:
 
 def _watch(began: float) -> Any:
     """Progress as JSON lines that also notes when the first step began and the last epoch ended."""
-    from hilum.training.group import Telling, tell
+    from hilum.training.worker import Telling, tell
 
     class Watch(Telling):
         first: float | None = None

@@ -1,0 +1,78 @@
+"""One process of a group that hilum has started itself: ``python -m hilum.training.worker RUN``."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from hilum.errors import HilumError
+from hilum.progress import Progress
+from hilum.training.run import Run
+
+
+class Telling(Progress):
+    """Progress as JSON lines to the leader."""
+
+    @contextmanager
+    def stage(
+        self, name: str, total: int | None = None, *, brief: bool = False
+    ) -> Iterator[Callable[[int], None]]:
+        tell(stage=name, total=total, brief=brief)
+        told, waiting = time.monotonic(), 0
+
+        def advance(steps: int = 1) -> None:
+            nonlocal told, waiting
+            waiting += steps
+            if time.monotonic() - told > 0.2:
+                tell(advance=waiting)
+                told, waiting = time.monotonic(), 0
+
+        yield advance
+        tell(advance=waiting)
+
+    def row(self, table: str, values: dict[str, object]) -> None:
+        tell(row=values)
+
+    def warn(self, text: str) -> None:
+        sys.stderr.write(f"{text}\n")
+
+
+def tell(**event: object) -> None:
+    """One event to the leader, as a line of JSON on the pipe that is this worker's stdout."""
+    sys.stdout.write(json.dumps(event) + "\n")
+    sys.stdout.flush()
+
+
+def _die_with_the_leader() -> None:
+    os.read(0, 1)  # nothing ever comes but the end
+    os._exit(1)
+
+
+def main(folder: str) -> int:
+    """One worker: train the run in ``folder`` as the environment's rank; its exit code."""
+    from hilum.training.train import work
+
+    threading.Thread(target=_die_with_the_leader, daemon=True).start()
+    try:
+        work(Run(Path(folder)), Telling() if os.environ["RANK"] == "0" else Progress())
+    except HilumError as error:
+        tell(error=type(error).__name__, text=str(error))
+        return error.exit_code
+    except Exception:
+        traceback.print_exc()
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    code = main(sys.argv[1])
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # at once: what others wait for must not hang on threads of a group that broke

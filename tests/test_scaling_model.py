@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import csv
+import importlib.util
+import itertools
+import json
+import math
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def model() -> Any:
+    spec = importlib.util.spec_from_file_location(
+        "scaling_model", ROOT / "benchmarks" / "scaling_model.py"
+    )
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["scaling_model"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def work(model: Any) -> Any:
+    return model.Work(fixed=0.1, film=0.05, backward=0.6, early=5e6, late=1e6, start=10.0)
+
+
+def test_a_ring_sends_twice_the_bytes_at_most(model: Any) -> None:
+    quick = model.Network("quick", 1e6, 0.0)
+    assert model.exchange_seconds(1, 1e6, quick) == 0
+    assert model.exchange_seconds(2, 1e6, quick) == pytest.approx(1.0)
+    assert model.exchange_seconds(4, 1e6, quick) == pytest.approx(1.5)
+    assert model.exchange_seconds(10_000, 1e6, quick) == pytest.approx(2.0, rel=1e-3)
+    # What grows with the workers is the latency of 2 (n - 1) messages.
+    slow = model.Network("slow", math.inf, 0.01)
+    assert model.exchange_seconds(5, 1e6, slow) == pytest.approx(8 * 0.01)
+
+
+def test_early_gradients_hide_behind_the_way_back(model: Any, work: Any) -> None:
+    computed = work.fixed + 16 * work.film
+    assert model.step_seconds(1, 16, work, model.NETWORKS[0]) == pytest.approx(computed)
+    only_early = replace(work, late=0.0)
+    hidden = model.Network("", 5e6 / (0.6 * computed), 0.0)  # just as long as the way back
+    assert model.step_seconds(2, 16, only_early, hidden) == pytest.approx(computed)
+    half = replace(hidden, bytes_a_second=hidden.bytes_a_second / 2)
+    assert model.step_seconds(2, 16, only_early, half) == pytest.approx(computed * 1.6)
+    late = model.step_seconds(2, 16, work, hidden) - computed
+    assert late == pytest.approx(1e6 / hidden.bytes_a_second)
+
+
+def test_an_epoch_counts_its_steps_and_the_fullest_worker(model: Any, work: Any) -> None:
+    network = model.NETWORKS[1]
+    step = model.step_seconds(3, 6, work, network)  # 16 films: 6, 5 and 5
+    assert model.epoch_seconds(3, 33, 16, work, network) == pytest.approx(3 * step)
+    assert model.epoch_seconds(3, 33, 16, work, network, start=True) == pytest.approx(3 * step + 10)
+
+
+def test_nothing_is_won_beyond_the_batch(model: Any, work: Any) -> None:
+    network = model.NETWORKS[2]
+    found = [model.efficiency(n, 64, work, network) for n in (1, 2, 4, 8, 16, 32, 64, 128)]
+    assert found[0] == pytest.approx(1.0)
+    assert all(a > b for a, b in itertools.pairwise(found))
+    epochs = [model.epoch_seconds(n, 6400, 64, work, network) for n in (64, 128)]
+    assert epochs[1] > epochs[0]
+
+
+def test_the_record_is_what_the_model_says(model: Any) -> None:
+    settings = json.loads((model.OUT / "settings.json").read_text("utf-8"))
+    rows = model.predictions(model.Work(**settings["work"]))
+    with (model.OUT / "predictions.csv").open(encoding="utf-8", newline="") as stream:
+        kept = list(csv.DictReader(stream))
+    assert [{k: str(v) for k, v in row.items()} for row in rows] == kept
+    measured = json.loads((model.OUT / "checked.json").read_text("utf-8"))
+    page = (ROOT / "docs" / "scaling.md").read_text("utf-8")
+    for text in model.tables(measured, rows).values():
+        assert text in page

@@ -1,0 +1,162 @@
+"""Who comes, who is late, who dies and who falls silent, with threads in place of machines."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+
+import pytest
+from torch import distributed
+
+from hilum.errors import DiskFull, Refused, UsageError, WorkerLost
+from hilum.training import group
+from hilum.training.rollcall import RollCall, patience
+
+Opener = Callable[[], distributed.Store]
+
+
+@pytest.fixture
+def opened() -> Iterator[Opener]:
+    wait = timedelta(seconds=30)
+    server = distributed.TCPStore(
+        "127.0.0.1", 0, is_master=True, wait_for_workers=False, timeout=wait
+    )
+    port = server.port
+    yield lambda: distributed.TCPStore("127.0.0.1", port, is_master=False, timeout=wait)
+    del server
+
+
+def together(opened: Opener, size: int, seconds: float = 20, late: float = 0) -> list[RollCall]:
+    """A complete group; the last of its members comes late."""
+
+    def come(rank: int) -> RollCall:
+        if rank == size - 1:
+            time.sleep(late)
+        return RollCall(opened, rank, size, seconds)
+
+    with ThreadPoolExecutor(size) as pool:
+        return list(pool.map(come, range(size)))
+
+
+def test_all_come_and_bring_what_they_have(opened: Opener) -> None:
+    rolls = together(opened, 3, late=0.5)
+    assert len({roll.round for roll in rolls}) == 1
+    with ThreadPoolExecutor(3) as pool:
+        found = list(pool.map(lambda roll: roll.meet("x", roll.rank * 10), rolls))
+    assert found == [[0, 10, 20]] * 3
+    for roll in rolls:
+        roll.close()
+
+
+def test_who_does_not_come_is_named(opened: Opener) -> None:
+    with ThreadPoolExecutor(2) as pool:  # rank 1 of 3 never comes
+        calls = [pool.submit(RollCall, opened, rank, 3, 1.0) for rank in (0, 2)]
+        for call in calls:
+            with pytest.raises(WorkerLost, match=r"rank 1 of 3 has not come within 1 s"):
+                call.result()
+
+
+def test_the_first_one_missing_is_named(opened: Opener) -> None:
+    with pytest.raises(WorkerLost, match=r"rank 0 of 2 has not come"):
+        RollCall(opened, 1, 2, 0.5)
+
+
+def test_what_the_dead_have_left_misleads_nobody(opened: Opener) -> None:
+    first = together(opened, 2)
+    first[0].remember("run", "here")
+    for roll in first:
+        roll.close()
+    opened().set("hilum/hello/1", "of one that was killed while it waited")
+    second = together(opened, 2, late=0.5)
+    assert second[0].round != first[0].round
+    assert {roll.round for roll in second} == {second[0].round}
+    assert second[0].recall("run") == "here" and second[0].recall("else") is None
+    for roll in second:
+        roll.close()
+
+
+def test_a_meeting_waits_for_the_living_and_names_the_silent(opened: Opener) -> None:
+    rolls = together(opened, 2, seconds=2)
+    timer = threading.Timer(3, rolls[1].meet, ("slow", 1))  # later than patience, but alive
+    timer.start()
+    assert rolls[0].meet("slow", 0) == [0, 1]
+    timer.join()
+    rolls[1].close()
+    with pytest.raises(WorkerLost, match=r"nothing any more: rank 1 of 2 \(on .*\), for \d+ s"):
+        rolls[0].meet("never", 0)
+    assert "rank 1 of 2" in str(rolls[0].explain(RuntimeError("gloo: connection closed")))
+    rolls[0].close()
+
+
+def test_the_reason_of_one_is_the_reason_of_all(opened: Opener) -> None:
+    rolls = together(opened, 2, seconds=10)
+    rolls[1].tell(DiskFull("the disk is full: there."))
+    with pytest.raises(DiskFull, match="the disk is full: there"):
+        rolls[0].meet("never", 0)
+    rolls[0].close()
+    rolls[1].close()
+
+
+def test_a_defect_of_one_is_told_to_all(opened: Opener) -> None:
+    rolls = together(opened, 2, seconds=10)
+    rolls[1].tell(KeyError("x"))
+    with pytest.raises(WorkerLost, match=r"rank 1 of 2 \(on .*\) has stopped: KeyError"):
+        rolls[0].meet("never", 0)
+    rolls[0].close()
+    rolls[1].close()
+
+
+def test_all_alive_and_yet_out_of_touch(opened: Opener) -> None:
+    rolls = together(opened, 2, seconds=2)
+    found = rolls[0].explain(RuntimeError("Timed out waiting 2000ms\nfor recv"))
+    assert isinstance(found, WorkerLost)
+    assert "each of them still answers: Timed out waiting 2000ms." in str(found)
+    for roll in rolls:
+        roll.close()
+
+
+def test_a_port_in_use_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+        monkeypatch.setenv("MASTER_PORT", str(other.getsockname()[1]))
+        with pytest.raises(Refused, match=r"cannot be served: 127.0.0.1:\d+ \(it is in use\)"):
+            group.meeting_place(0, 5.0)
+
+
+def test_a_rendezvous_out_of_reach_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))  # and nobody listens
+        monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+        monkeypatch.setenv("MASTER_PORT", str(other.getsockname()[1]))
+        with pytest.raises(Refused, match=r"cannot be reached: 127.0.0.1:\d+ \(Connection ref"):
+            group.meeting_place(1, 0.3)
+    monkeypatch.delenv("MASTER_ADDR")
+    with pytest.raises(Refused, match="names no place to meet"):
+        group.meeting_place(1, 0.3)
+
+
+def test_members_of_another_torch_are_refused(opened: Opener) -> None:
+    rolls = together(opened, 2)
+    with ThreadPoolExecutor(2) as pool:
+        other = pool.submit(rolls[1].meet, "versions", {"torch": "2.0.1", "hilum": "0"})
+        with pytest.raises(Refused, match=r"differ in torch: rank 1 of 2 .* has 2\.0\.1, rank 0"):
+            group._same_versions(rolls[0])
+        other.result()
+    for roll in rolls:
+        roll.close()
+
+
+def test_patience_is_a_number_of_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert patience() == 600
+    monkeypatch.setenv("HILUM_PATIENCE", "2.5")
+    assert patience() == 2.5
+    for wrong in ("soon", "0", "-1", "nan"):
+        monkeypatch.setenv("HILUM_PATIENCE", wrong)
+        with pytest.raises(UsageError, match="not a number of seconds"):
+            patience()
