@@ -83,6 +83,33 @@ def test_the_record_is_a_page_of_tables(module: Any) -> None:
     assert "| float32 | 9.0 | 3.0 | 2.0 | 0.38 | bandwidth |" in page
 
 
+def test_what_is_timed_apart_changes_nothing(module: Any) -> None:
+    """On a CPU: the start-up's step is undone, the epochs are those of a plain training."""
+    import numpy as np
+
+    from hilum.machine import Place
+    from hilum.training.learner import TorchLearner, class_weights
+    from hilum.training.loop import fit, steps_in_epoch
+    from hilum.training.parts import Films
+    from hilum.training.recipe import Recipe
+    from hilum.training.schedule import LearningRate
+
+    gpu = module("gpu")
+    changes = ["training.epochs=2", "training.batch=8", "network.options.width=4",
+               "preprocessing.size=32"]  # fmt: skip
+    recipe, place = Recipe.load("fast", changes), Place("cpu", 1, 1, "float32")
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (40, 32, 32), dtype=np.uint8)
+    films = Films(pixels, np.arange(40), (np.arange(40) % 3 > 0).astype(np.int8), np.arange(40))
+    found, epochs = gpu.run(recipe, place, films, films)
+    plain = TorchLearner(recipe, place, class_weights(films.labels, "balanced"))
+    expected: list[Any] = []
+    rate = LearningRate(recipe, steps_in_epoch(40, recipe))
+    fit(plain, recipe, films, films, rate=rate, ended=expected.append)
+    assert [e.loss for e in epochs] == [e.loss for e in expected]
+    assert found["start_up_seconds"] > 0 and found["seconds"] > 0 and len(found["epochs"]) == 2
+
+
 def test_it_refuses_without_a_gpu() -> None:
     if torch.cuda.is_available():
         pytest.skip("there is a GPU here")

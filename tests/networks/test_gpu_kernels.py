@@ -95,6 +95,11 @@ def test_the_status_says_why_there_are_none() -> None:
 # --- the kernels themselves -----------------------------------------------------------------------
 
 
+@pytest.fixture(autouse=True)
+def without_tf32(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+
+
 @pytest.fixture(scope="module")
 def device() -> torch.device:
     if not gpu.available():
@@ -175,14 +180,10 @@ def test_the_same_gradient_every_time(device: torch.device) -> None:
 
 @pytest.mark.cuda
 def test_the_network_with_kernels_is_the_network(gpu: str) -> None:
-    torch.backends.cudnn.allow_tf32, before = False, torch.backends.cudnn.allow_tf32
-    try:
-        films = drawn(0, 4, 1, 200, 200, dtype=torch.float32).cuda()
-        logits = []
-        for kernels in (True, False):
-            network = Paper2021(200, kernels=kernels).cuda().to(memory_format=NHWC)
-            network(films).sum().backward()
-            logits.append(torch.cat([p.grad.flatten() for p in network.parameters()]))  # type: ignore[union-attr]
-        assert (logits[0] - logits[1]).norm() < 1e-4 * logits[1].norm()
-    finally:
-        torch.backends.cudnn.allow_tf32 = before
+    films = drawn(0, 4, 1, 200, 200, dtype=torch.float32).cuda()
+    gradients = []
+    for kernels in (True, False):
+        network = Paper2021(200, kernels=kernels).cuda().to(memory_format=NHWC)
+        network(films).sum().backward()
+        gradients.append(torch.cat([p.grad.flatten() for p in network.parameters()]))  # type: ignore[union-attr]
+    assert (gradients[0] - gradients[1]).norm() < 1e-4 * gradients[1].norm()

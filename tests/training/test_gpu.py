@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import threading
+import weakref
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
@@ -14,9 +16,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from hilum.errors import NonFiniteLoss, PlaceUnavailable, Refused, TrainingStopped
 from hilum.machine import Place
-from hilum.training import augment, faults, memory, step
+from hilum.training import augment, backends, faults, memory, step
 from hilum.training.augment import Augmentation, uniform
-from hilum.training.backends import make_learner
 from hilum.training.gpu import CudaLearner
 from hilum.training.learner import TorchLearner, class_weights
 from hilum.training.loop import batches, fit, order, steps_in_epoch
@@ -140,10 +141,39 @@ def test_the_eager_way_of_groups_and_profilers(part: Films, other: Films) -> Non
         assert found[-1].accuracy == expected[-1].accuracy
 
 
-def test_places_choose_their_learner() -> None:
-    assert type(make_learner(recipe_of(), CPU, (1.0, 1.0))) is TorchLearner
-    with pytest.raises((AssertionError, RuntimeError)):  # no such device here, or made there
-        assert type(make_learner(recipe_of(), Place("cuda"), (1.0, 1.0))) is not CudaLearner
+def test_places_choose_their_learner(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert type(backends.make_learner(recipe_of(), CPU, (1.0, 1.0))) is TorchLearner
+    monkeypatch.setattr(backends, "CudaLearner", lambda *given: ("a GPU's", given[1]))
+    place = Place("cuda", 1, 1, "bfloat16")
+    assert backends.make_learner(recipe_of(), place, (1.0, 1.0)) == ("a GPU's", place)
+
+
+def test_a_step_that_cannot_be_captured_goes_on_as_it_is(
+    part: Films, other: Films, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def captured(step: Any) -> Any:
+        raise RuntimeError("CUDA error: operation not permitted when stream is capturing\nmore")
+
+    recipe = recipe_of(**RECIPES["adam"])
+    expected, _ = trained(CudaLearner, recipe, part, other)
+    monkeypatch.setattr("hilum.training.gpu.Captured", captured)
+    with pytest.warns(RuntimeWarning, match=r"cannot be captured here \(CUDA error: .*capturing\)"):
+        found, _ = trained(CudaLearner, recipe, part, other, graphs=True)
+    assert torch.equal(weights(found), weights(expected)) and not found.graphs
+
+
+def test_a_learner_that_is_done_leaves_nothing_behind(part: Films, other: Films) -> None:
+    """Without the garbage collector: what it holds is a GPU's memory."""
+    learner, _ = trained(CudaLearner, recipe_of(), part, other, room=0)
+    watched = weakref.ref(learner), weakref.ref(learner.set.labels)
+    gc.collect()
+    gc.disable()
+    try:
+        del learner
+        assert [one() for one in watched] == [None, None]
+    finally:
+        gc.enable()
+    assert not [t for t in threading.enumerate() if t.name == "hilum-films"]
 
 
 # --- what a graph can hold ------------------------------------------------------------------------
@@ -245,7 +275,7 @@ def holed(count: int = 30, size: int = 16) -> Films:
     return Films(whole.pixels, rows, whole.labels[rows], whole.identity[rows])
 
 
-def test_the_stream_brings_the_plan_and_anything_else(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_stream_brings_the_plan_and_anything_else() -> None:
     films, device = holed(), torch.device("cpu")
     stream = Stream(films, 8, device)
     plan = batches(order(0, 0, len(films)), 8, "keep")
@@ -255,8 +285,8 @@ def test_the_stream_brings_the_plan_and_anything_else(monkeypatch: pytest.Monkey
         for batch in asked:
             found = stream.fetch(batch).numpy()
             assert np.array_equal(found, films.pixels[films.rows[batch]])
-    stream.begin(plan)
-    assert threading.active_count() > 1
+    stream.begin(batches(order(0, 0, len(films)), 2, "keep"))  # more than is gathered ahead
+    assert [t for t in threading.enumerate() if t.name == "hilum-films"]
     stream.close()
     assert not [t for t in threading.enumerate() if t.name == "hilum-films"]
 

@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,7 @@ from torch import Tensor
 from hilum.machine import Place
 from hilum.training import memory
 from hilum.training.augment import noise_row
+from hilum.training.faults import out_of_memory
 from hilum.training.graph import scale
 from hilum.training.learner import TorchLearner, shrink
 from hilum.training.loop import steps_in_epoch
@@ -84,7 +86,7 @@ class CudaLearner(TorchLearner):
             batch, steps = recipe.training.batch, steps_in_epoch(len(films), recipe)
             self._ledger = Ledger(steps, batch, self.device)
             self._steps: dict[int, Step] = {}
-            self._captured: Captured | None = None
+            self._captured: Callable[[], None] | None = None
             if recipe.augmentation.noise:  # held for the graph that reads it
                 self._noise = noise_row(self.size**2, recipe.training.seed, self.device)
         self._ledger.films.clear()
@@ -102,7 +104,7 @@ class CudaLearner(TorchLearner):
         self._rows.send(step.row, len(self._ledger.films), self.epoch, share, batch)
         if self.graphs and len(batch) == self.recipe.training.batch:
             if self._captured is None:
-                self._captured = Captured(step)
+                self._captured = self._capture(step)
             self._captured()
         else:
             step()
@@ -110,6 +112,22 @@ class CudaLearner(TorchLearner):
         self.steps += 1
         self._follow()
         return None
+
+    def _capture(self, step: Step) -> Callable[[], None]:
+        """The step as a graph; as it is, with a warning, where this torch cannot capture it."""
+        try:
+            return Captured(step)
+        except RuntimeError as error:
+            if out_of_memory(error) or not _capturing(error):
+                raise
+            warnings.warn(
+                f"a step cannot be captured here ({str(error).splitlines()[0]}): it is launched "
+                "operator by operator, more slowly.",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+            self.graphs = False
+            return step
 
     def prepare(self, batch: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
         index = torch.from_numpy(batch)
@@ -193,6 +211,11 @@ class CudaLearner(TorchLearner):
             return nullcontext()
         # Without its cache of cast weights, which would outlive the graph that casts them.
         return torch.autocast(self.device.type, torch.bfloat16, cache_enabled=False)
+
+
+def _capturing(error: BaseException) -> bool:
+    """Whether an error is of capturing, and not the GPU's."""
+    return "captur" in str(error)
 
 
 def _stride(batch: NDArray[np.int64]) -> int:

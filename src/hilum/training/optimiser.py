@@ -151,6 +151,8 @@ class Muon:
 
     @torch.no_grad()
     def step(self, share: float | Tensor) -> None:
+        if not self.parameters:
+            return
         momentum, lr = self.settings.momentum, self.settings.muon_lr * share
         gradients = _gradients(self.parameters)
         torch._foreach_lerp_(self.means, gradients, 1 - momentum)

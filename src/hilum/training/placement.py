@@ -78,6 +78,7 @@ def settle_precision(
             learner.finish()
             times.append(time.perf_counter() - began)
         found[precision] = round(1e3 * min(times[1:]), 3)
+        del learner  # before the next one asks how much memory is free
     faster = min(found, key=lambda name: found[name])
     return replace(place, precision=faster), found
 

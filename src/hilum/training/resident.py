@@ -108,6 +108,8 @@ class Stream:
     """
 
     def __init__(self, films: Films, size: int, device: torch.device) -> None:
+        self._free: queue.SimpleQueue[Tensor | None] = queue.SimpleQueue()
+        self._ready: queue.SimpleQueue[_Gathered] = queue.SimpleQueue()
         self.films, self.size, self.device = films, size, device
         side = films.pixels.shape[-1]
         shape, cuda = (size, side, side), device.type == "cuda"
@@ -123,8 +125,6 @@ class Stream:
         self._worker: threading.Thread | None = None
         self._planned: list[NDArray[np.int64]] = []
         self._sent: list[tuple[Tensor, Any]] = []
-        self._free: queue.SimpleQueue[Tensor | None] = queue.SimpleQueue()
-        self._ready: queue.SimpleQueue[_Gathered] = queue.SimpleQueue()
 
     def begin(self, plan: Sequence[NDArray[np.int64]]) -> None:
         """These batches are to come, in this order; what was planned before is forgotten."""
@@ -170,6 +170,9 @@ class Stream:
                 copied.synchronize()  # long done, unless the device is two batches behind
             self._free.put(host)
         return target
+
+    def __del__(self) -> None:
+        self._free.put(None)  # a thread that nobody fetches from any more ends
 
     def close(self) -> None:
         """End the thread and forget the plan."""

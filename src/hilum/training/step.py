@@ -6,6 +6,7 @@ the device, which is read once an epoch. The same function runs as it is, on a C
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -93,7 +94,9 @@ class Step:
     """
 
     def __init__(self, learner: CudaLearner, films: OnDevice, count: int, ledger: Ledger) -> None:
-        self.learner, self.films, self.count, self.ledger = learner, films, count, ledger
+        # The learner holds its steps; a cycle would hold the GPU's memory until it is collected.
+        self.learner: CudaLearner = weakref.proxy(learner)
+        self.films, self.count, self.ledger = films, count, ledger
         device, side = learner.device, films.films.pixels.shape[-1]
         self.row = torch.zeros(3 + count, dtype=torch.int64, device=device)
         self._place, self._epoch, self._index = self.row[:1], self.row[1], self.row[3:]

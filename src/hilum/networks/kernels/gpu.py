@@ -12,7 +12,8 @@ size (254 MB for 16 films of 500 × 500 in bfloat16) is neither written nor read
 byte where torch's pooling keeps an index of eight, and ReLU keeps nothing of its own.
 
 ``relu_pool`` equals torch bit for bit, gradients included. The first block adds in float32 and
-rounds once; torch rounds the convolution and again after the bias. Each sum has one order, so the
+rounds once; torch rounds the convolution and again after the bias. As cuDNN's, its products are
+TF32's unless ``torch.backends.cudnn.allow_tf32`` is off. Each sum has one order, so the
 same inputs give the same result, gradients included.
 """
 
@@ -36,7 +37,7 @@ _NHWC = torch.channels_last
 _DTYPES = (torch.float32, torch.bfloat16)
 #: Pooled places of one block of the first layer, values of one block of a pooling, and programs
 #: that the first layer's gradient is shared out to: a few for each processor of a large GPU.
-PLACES, VALUES, PROGRAMS = 64, 1024, 1024
+PLACES, VALUES, PROGRAMS = 64, 2048, 1024
 
 
 def interpreted() -> bool:
@@ -106,7 +107,7 @@ def _usable(x: Tensor) -> bool:
         and (x.device.type == "cuda" or interpreted())
         and x.dtype in _DTYPES
         and x.dim() == 4
-        and x.numel() > 0
+        and 0 < x.numel() < 2**31  # places are counted in 32 bits
         and available()
     )
 
@@ -129,18 +130,28 @@ def _pooled(sizes: tuple[int, ...], channels: int, like: Tensor) -> tuple[Tensor
 
 
 def _precision(x: Tensor) -> str:
-    """Of products: TF32 where it is exact, float32 otherwise."""
-    return "tf32" if x.dtype == torch.bfloat16 else "ieee"
+    """Of products: TF32 where it is exact, or where convolutions may use it; else float32."""
+    tf32 = x.dtype == torch.bfloat16 or torch.backends.cudnn.allow_tf32
+    return "tf32" if tf32 else "ieee"
+
+
+def _blocks(pooled: Tensor) -> tuple[tuple[int], dict[str, int]]:
+    """The grid of a pooling, and the shape of each program's block."""
+    channels = pooled.shape[1]
+    wide = 1 << (channels - 1).bit_length()
+    places = max(1, VALUES // wide)
+    grid = (-(-pooled.numel() // (channels * places)),)
+    return grid, {"CHANNELS": channels, "WIDE": wide, "PLACES": places}
 
 
 class _ReluPool(Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
-        x, channels = x.contiguous(memory_format=_NHWC), x.shape[1]
+        x = x.contiguous(memory_format=_NHWC)
         ctx.sizes, ctx.shape = _sizes(x, 0), x.shape
-        y, winners = _pooled(ctx.sizes, channels, x)
-        grid = (-(-y.numel() // VALUES),)
-        _programs().pool_forward[grid](x, y, winners, *ctx.sizes, CHANNELS=channels, VALUES=VALUES)
+        y, winners = _pooled(ctx.sizes, x.shape[1], x)
+        grid, shape = _blocks(y)
+        _programs().pool_forward[grid](x, y, winners, *ctx.sizes, **shape)
         ctx.save_for_backward(winners)
         return y
 
@@ -154,10 +165,8 @@ class _ReluPool(Function):
         # The last row and column of an odd side belong to no window.
         dx[:, :, 2 * rows :].zero_()
         dx[:, :, :, 2 * columns :].zero_()
-        grid = (-(-dy.numel() // VALUES),)
-        _programs().pool_backward[grid](
-            dy, winners, dx, *ctx.sizes, CHANNELS=ctx.shape[1], VALUES=VALUES
-        )
+        grid, shape = _blocks(dy)
+        _programs().pool_backward[grid](dy, winners, dx, *ctx.sizes, **shape)
         return dx
 
 

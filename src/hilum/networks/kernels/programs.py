@@ -3,7 +3,7 @@
 Maps are channels last, so a block of pooled places and all channels lies in one piece. A place is
 numbered over the batch: film, row, column of the pooled map. Winners: 0 to 3, the place within the
 2 × 2 window row by row; 4, ReLU cut it off. All is computed in float32, which holds bfloat16
-exactly; so does TF32, by which products of bfloat16 (``PRECISION``) reach the tensor cores.
+exactly; so does TF32 (``PRECISION``), by which its products reach the tensor cores.
 """
 
 # Triton reads these functions itself; what their arguments are is said by who calls them.
@@ -14,7 +14,7 @@ import triton.language as tl
 
 
 @triton.jit
-def corners(places, films, height, width, rows, columns):
+def corners(places, height, width, rows, columns):
     """Index of the upper left value of each place's window in (films, height, width)."""
     film = places // (rows * columns)
     y, x = places // columns % rows, places % columns
@@ -30,7 +30,7 @@ def first_forward(
     places = tl.program_id(0) * PLACES + tl.arange(0, PLACES)
     channel, tap = tl.arange(0, CHANNELS), tl.arange(0, 16)  # nine taps, framed to sixteen
     inside = places < films * rows * columns
-    corner = corners(places, films, height, width, rows, columns)
+    corner = corners(places, height, width, rows, columns)
     filters = tl.load(
         weight + channel[None, :] * 9 + tap[:, None], mask=tap[:, None] < 9, other=0.0
     ).to(tl.float32)
@@ -72,7 +72,7 @@ def first_backward(
         block = tl.program_id(0) * turns + turn
         places = block * PLACES + tl.arange(0, PLACES)
         inside = places < films * rows * columns
-        corner = corners(places, films, height, width, rows, columns)
+        corner = corners(places, height, width, rows, columns)
         source = places.to(tl.int64)[:, None] * CHANNELS + channel[None, :]
         gradient = tl.load(dy + source, mask=inside[:, None], other=0.0).to(tl.float32)
         winner = tl.load(winners + source, mask=inside[:, None], other=4)
@@ -93,22 +93,22 @@ def first_backward(
 @triton.jit
 def pool_forward(
     x, y, winners, films, height, width, rows, columns,
-    CHANNELS: tl.constexpr, VALUES: tl.constexpr,
+    CHANNELS: tl.constexpr, WIDE: tl.constexpr, PLACES: tl.constexpr,
 ):  # fmt: skip
-    """y, winners = ReLU of 2 × 2 max-pooling."""
-    target = tl.program_id(0).to(tl.int64) * VALUES + tl.arange(0, VALUES)
-    places, channel = target // CHANNELS, target % CHANNELS
-    inside = places < films * rows * columns
-    corner = corners(places, films, height, width, rows, columns)
-    best = tl.full((VALUES,), float("-inf"), tl.float32)
-    winner = tl.zeros((VALUES,), tl.int32)
+    """y, winners = ReLU of 2 × 2 max-pooling; ``WIDE``: a power of two, the channels or more."""
+    places, channel = tl.program_id(0) * PLACES + tl.arange(0, PLACES), tl.arange(0, WIDE)
+    inside = (places < films * rows * columns)[:, None] & (channel < CHANNELS)[None, :]
+    corner = corners(places, height, width, rows, columns)
+    best = tl.full((PLACES, WIDE), float("-inf"), tl.float32)
+    winner = tl.zeros((PLACES, WIDE), tl.int32)
     for k in tl.static_range(4):
-        source = (corner + (k // 2) * width + k % 2) * CHANNELS + channel
+        source = (corner + (k // 2) * width + k % 2)[:, None] * CHANNELS + channel[None, :]
         found = tl.load(x + source, mask=inside, other=0.0).to(tl.float32)
         better = (found > best) | (found != found)
         best, winner = tl.where(better, found, best), tl.where(better, k, winner)
     dead = best <= 0
     best, winner = tl.where(dead, 0.0, best), tl.where(dead, 4, winner)
+    target = places.to(tl.int64)[:, None] * CHANNELS + channel[None, :]
     tl.store(y + target, best.to(y.dtype.element_ty), mask=inside)
     tl.store(winners + target, winner.to(tl.uint8), mask=inside)
 
@@ -116,16 +116,16 @@ def pool_forward(
 @triton.jit
 def pool_backward(
     dy, winners, dx, films, height, width, rows, columns,
-    CHANNELS: tl.constexpr, VALUES: tl.constexpr,
+    CHANNELS: tl.constexpr, WIDE: tl.constexpr, PLACES: tl.constexpr,
 ):  # fmt: skip
     """dx: each window's gradient at its winner, zero elsewhere in the window."""
-    source = tl.program_id(0).to(tl.int64) * VALUES + tl.arange(0, VALUES)
-    places, channel = source // CHANNELS, source % CHANNELS
-    inside = places < films * rows * columns
-    corner = corners(places, films, height, width, rows, columns)
+    places, channel = tl.program_id(0) * PLACES + tl.arange(0, PLACES), tl.arange(0, WIDE)
+    inside = (places < films * rows * columns)[:, None] & (channel < CHANNELS)[None, :]
+    corner = corners(places, height, width, rows, columns)
+    source = places.to(tl.int64)[:, None] * CHANNELS + channel[None, :]
     gradient = tl.load(dy + source, mask=inside, other=0.0).to(tl.float32)
     winner = tl.load(winners + source, mask=inside, other=4)
     for k in tl.static_range(4):
-        target = (corner + (k // 2) * width + k % 2) * CHANNELS + channel
+        target = (corner + (k // 2) * width + k % 2)[:, None] * CHANNELS + channel[None, :]
         value = tl.where(winner == k, gradient, 0.0).to(dx.dtype.element_ty)
         tl.store(dx + target, value, mask=inside)
