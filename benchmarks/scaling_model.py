@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import statistics
 import sys
 import tempfile
@@ -157,7 +158,7 @@ LINKS = {
 SMALL, LARGE = 4, 1 << 23
 
 
-def measure(rounds: int = 4, steps: int = 2) -> dict[str, Any]:
+def measure(rounds: int, steps: int = 2) -> dict[str, Any]:
     """Two processes on loopback and between two machines whose cable is slowed.
 
     What the model is given: the step of one process with half the batch beside a second process
@@ -185,6 +186,7 @@ def measure(rounds: int = 4, steps: int = 2) -> dict[str, Any]:
             backward.append(statistics.median(after / whole for after, whole in pairs))
 
         apart.ask(batch=BATCH // 2, steps=2)
+        load: list[float] = []
         rows: list[dict[str, Any]] = []
         base: dict[str, float] = {}
         start = 0.0
@@ -197,6 +199,7 @@ def measure(rounds: int = 4, steps: int = 2) -> dict[str, Any]:
                 times: list[float] = []
                 for _ in range(rounds):
                     look_alone()
+                    load.append(os.getloadavg()[0])
                     times += side.ask(batch=BATCH, steps=steps)[0]["ms"]
                 if not base:
                     small, large = side.ask(exchange=[SMALL, LARGE], times=8)[0]["ms"]
@@ -230,6 +233,8 @@ def measure(rounds: int = 4, steps: int = 2) -> dict[str, Any]:
         "what": "a step of the paper's network in two processes, batch 16, predicted and measured",
         "processor": machine.processor(),
         "cores": machine.cores(),
+        "rounds": rounds,
+        "load_average": round(statistics.median(load), 2),
         "half_batch_ms": round(1e3 * work.fixed, 1),
         "backward_share": round(work.backward, 3),
         "early_bytes": early,
@@ -290,6 +295,13 @@ def tables(measured: dict[str, Any], rows: list[dict[str, Any]]) -> dict[str, st
             f"| {row['network']} | {row['predicted_ms']} | {row['ms']} | "
             f"{row['least']}–{row['most']} | {row['error']:+.1%} |"
         )
+    checked += [
+        "",
+        f"{measured['processor']}, {measured['cores']} cores, load average "
+        f"{measured['load_average']}; {measured['rounds']} rounds of 2 steps, in turn with the "
+        f"step that the model was given ({measured['half_batch_ms']:.0f} ms, "
+        f"{measured['backward_share']:.0%} of it the way back).",
+    ]
     found = {"checked": "\n".join(checked)}
     names = [network.name for network in NETWORKS]
     for way in ("strong", "weak"):
@@ -389,10 +401,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--measure", action="store_true", help="measure what is predicted")
     parser.add_argument("--record", action="store_true", help="keep it under docs/")
+    parser.add_argument("--quick", action="store_true", help="fewer rounds")
     given = parser.parse_args()
     scaling = json.loads((RECORDS / "benchmarks" / "scaling.json").read_text("utf-8"))
     kept = OUT / "checked.json"
-    measured = measure() if given.measure else json.loads(kept.read_text("utf-8"))
+    measured = (
+        measure(2 if given.quick else 4) if given.measure else json.loads(kept.read_text("utf-8"))
+    )
     work = work_of(scaling, measured)
     rows = predictions(work)
     for name, text in tables(measured, rows).items():

@@ -52,6 +52,12 @@ def paper(epochs: int, batch: int, **tables: Any) -> Recipe:
                                          **tables})  # fmt: skip
 
 
+def compact(epochs: int) -> Recipe:
+    """A network without kernels of its own, which would have to be built first."""
+    short = {"epochs": epochs, "batch": 8}
+    return recipe_of("compact", 32, training=short, finish={"shifts": []})
+
+
 def test_two_processes_go_the_way_of_one(data: Manifest, tmp_path: Path) -> None:
     # One batch an epoch: the losses of the epochs are those of the first 20 steps.
     recipe = paper(20, 64)
@@ -137,9 +143,9 @@ def test_shares_cover_a_batch_once() -> None:
 def test_a_worker_that_hangs_is_named(
     data: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("HILUM_PATIENCE", "4")
+    monkeypatch.setenv("HILUM_PATIENCE", "8")
     with pytest.raises(WorkerLost, match=r"nothing any more: rank 1 of 2 \(on .*--resume"):
-        train(data, paper(400, 8), on="cpu:2x1", out=tmp_path / "run", workers=0,
+        train(data, compact(400), on="cpu:2x1", out=tmp_path / "run", workers=0,
               progress=Kill(signal.SIGSTOP))  # fmt: skip
     assert workers_here() == []
     assert 1 <= len(Run(tmp_path / "run").epochs) < 400
@@ -162,12 +168,12 @@ def test_a_full_disk_leaves_the_last_checkpoint(data: Manifest, tmp_path: Path) 
     """On a small file system of its own; the workers' checkpoint is what no longer fits."""
     disk = tmp_path / "disk"
     disk.mkdir()
-    mounted = ["mount", "-t", "tmpfs", "-o", "size=4m", "hilum-test", str(disk)]
+    mounted = ["mount", "-t", "tmpfs", "-o", "size=64m", "hilum-test", str(disk)]
     if os.geteuid() != 0 or subprocess.run(mounted, capture_output=True).returncode:
         pytest.skip("needs the right to mount a small file system (root)")
     try:
         with pytest.raises(DiskFull, match=r"the disk is full: .* what was there before is kept"):
-            train(data, paper(400, 8), on="cpu:2x1", out=disk / "run", workers=0,
+            train(data, compact(400), on="cpu:2x1", out=disk / "run", workers=0,
                   progress=Fill(disk))  # fmt: skip
         (disk / "filler").unlink()
         run = Run(disk / "run")
@@ -235,7 +241,7 @@ def test_every_process_says_which_one_hangs(
 ) -> None:
     monkeypatch.setenv("HILUM_PATIENCE", "12")
     data.write(tmp_path / "films.csv")
-    (tmp_path / "own.toml").write_text(paper(50, 8).toml())
+    (tmp_path / "own.toml").write_text(compact(50).toml())
     asked = ["train", str(tmp_path / "films.csv"), "--recipe", str(tmp_path / "own.toml"),
              "--on", "cpu:1", "--out", str(tmp_path / "run")]  # fmt: skip
     group_of_three = launch(3, free_port(), STOP_LATER, *asked)

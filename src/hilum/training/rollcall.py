@@ -164,8 +164,10 @@ class RollCall:
             while time.monotonic() < until:
                 if self._word is not None:
                     return rebuilt(**self._word)
-                if silent := self.silent(2.5 * self.beat):
-                    return self.lost(silent)
+                if self.silent(2.5 * self.beat):
+                    # On a busy machine others may be a little late: those silent longest are meant.
+                    longest = max(time.monotonic() - seen for seen in self._seen)
+                    return self.lost(self.silent(max(2.5 * self.beat, longest / 2)))
                 time.sleep(POLL)
         except KeyboardInterrupt:  # torchrun ends all processes of a machine that has lost one
             return WorkerLost(f"another process of the group was lost. {self.advice}.")
