@@ -54,7 +54,8 @@ def curves(axes: Any, parts: dict[str, dict[str, Any]], against: str) -> None:
             way = run["ways"][name]
             losses = smooth(way["loss"])
             x = way[against][-len(losses) :]
-            words = f"{WAYS[name].words}, {WAYS[name].processes}" if i == 0 else None
+            many = f" ({WAYS[name].processes})" if WAYS[name].processes > 1 else ""
+            words = f"{WAYS[name].words}{many}" if i == 0 else None
             axes.plot(x, losses, color=colour, alpha=0.85, linewidth=1.3, label=words)
     axes.axhline(TARGET, color=INK["soft"], linewidth=0.8, linestyle=":")
     axes.set_xlabel({"updates": "updates of 16 films", "seconds": "seconds"}[against])
@@ -68,13 +69,12 @@ def staleness(axes: Any, runs: dict[int, list[dict[str, Any]]]) -> None:
         for run in found:
             counts = run["staleness"] or [1]
             mean = sum(i * n for i, n in enumerate(counts)) / sum(counts)
-            goal = run["to_target"]
-            y = goal["updates"] if goal else run["updates"][-1]
-            axes.plot([mean], [y], "o" if goal else "^", color=INK["ill"], alpha=0.8)
+            axes.plot([mean], [run["final_loss"]], "o", color=INK["ill"], alpha=0.8)
+    last = runs[1][0]["updates"][-1]
     axes.set_title("Stale gradients")
     axes.set_xlabel("mean staleness (1, 2, 4, 8 workers)")
-    axes.set_ylabel(f"updates to {TARGET}; ▲ not reached")
-    axes.set_ylim(0)
+    axes.set_ylabel(f"held-out loss after {last} updates")
+    axes.set_ylim(0, 0.75)
 
 
 def delay(axes: Any, part: dict[str, Any]) -> None:

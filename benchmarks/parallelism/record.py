@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import claims
 from figures import draw
 from measure import LINK, TARGET, WAYS, WORKERS, Way
 from wire import all_reduce_bytes
@@ -15,7 +16,7 @@ from wire import all_reduce_bytes
 from hilum.storage import atomic_write, write_json
 
 Parts = dict[str, dict[str, Any]]
-TABLES = ("step", "learn", "stale", "delay", "batch")
+TABLES = ("step", "learn", "stale", "delay", "batch", "claims")
 SLACK = 1.02  # gloo's headers, and pieces that are no whole number of values
 
 
@@ -195,6 +196,9 @@ def page(parts: Parts) -> dict[str, str]:
     if "batch" in parts:
         heads = ["batch", "best rate", f"updates to {TARGET}", "films"]
         made["batch"] = table(heads, batch_rows(parts))
+    made["claims"] = table(["what is said", "what was measured"], claims.rows(parts)).replace(
+        "---:", "---"
+    )
     return made
 
 
