@@ -37,8 +37,8 @@ def alike(parts: Parts) -> str:
     )
     return (
         f"Held-out losses of the first {one[0]['updates'][4]} updates differ by at most "
-        f"{early:.1g}; updates to {TARGET}: {updates(one)} alone, {updates(two)} with two processes. Later, "
-        "rounding alone takes them apart."
+        f"{early:.1g}; updates to {TARGET}: {updates(one)} alone, {updates(two)} with two. "
+        "Later, rounding alone takes them apart."
     )
 
 
