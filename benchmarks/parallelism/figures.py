@@ -22,24 +22,29 @@ COLOURS = {
 }
 
 
-def draw(parts: dict[str, dict[str, Any]], folder: Path) -> None:
-    """``learning`` and ``growth``, PNG and SVG."""
+def draw(
+    parts: dict[str, dict[str, Any]], servers: dict[int, list[dict[str, Any]]], folder: Path
+) -> None:
+    """``learning`` and ``growth``, PNG and SVG; ``servers``: runs by number of workers."""
     from matplotlib.figure import Figure
 
     with plot_style():
-        figure = Figure(figsize=(9.2, 3.7), layout="constrained")
-        by_updates, by_seconds = figure.subplots(1, 2, sharey=True)
-        curves(by_updates, parts, "updates")
-        curves(by_seconds, parts, "seconds")
-        by_updates.set_ylabel("held-out loss, median of five copies")
-        by_updates.legend(loc="lower left")
-        save(figure, folder, "learning")
-        figure = Figure(figsize=(9.2, 3.5), layout="constrained")
-        left, middle, right = figure.subplots(1, 3)
-        staleness(left, parts)
-        delay(middle, parts)
-        batches(right, parts)
-        save(figure, folder, "growth")
+        if servers[1]:
+            figure = Figure(figsize=(9.2, 3.9), layout="constrained")
+            by_updates, by_seconds = figure.subplots(1, 2, sharey=True)
+            curves(by_updates, parts, "updates")
+            curves(by_seconds, parts, "seconds")
+            by_updates.set_ylabel("held-out loss, median of five copies")
+            by_updates.legend(loc="lower left")
+            save(figure, folder, "learning")
+        panels: list[Any] = [(staleness, servers)] if servers[1] else []
+        panels += [(draw_one, parts[n]) for n, draw_one in GROWTH.items() if n in parts]
+        if panels:
+            figure = Figure(figsize=(3.1 * len(panels), 3.5), layout="constrained")
+            all_axes = figure.subplots(1, len(panels), squeeze=False)[0]
+            for axes, (draw_one, what) in zip(all_axes, panels, strict=True):
+                draw_one(axes, what)
+            save(figure, folder, "growth")
 
 
 def curves(axes: Any, parts: dict[str, dict[str, Any]], against: str) -> None:
@@ -49,7 +54,8 @@ def curves(axes: Any, parts: dict[str, dict[str, Any]], against: str) -> None:
             way = run["ways"][name]
             losses = smooth(way["loss"])
             x = way[against][-len(losses) :]
-            words = f"{WAYS[name].words}, {WAYS[name].processes}" if i == 0 else None
+            many = f" ({WAYS[name].processes})" if WAYS[name].processes > 1 else ""
+            words = f"{WAYS[name].words}{many}" if i == 0 else None
             axes.plot(x, losses, color=colour, alpha=0.85, linewidth=1.3, label=words)
     axes.axhline(TARGET, color=INK["soft"], linewidth=0.8, linestyle=":")
     axes.set_xlabel({"updates": "updates of 16 films", "seconds": "seconds"}[against])
@@ -58,23 +64,20 @@ def curves(axes: Any, parts: dict[str, dict[str, Any]], against: str) -> None:
     axes.set_xlim(0)
 
 
-def staleness(axes: Any, parts: dict[str, dict[str, Any]]) -> None:
-    runs = [part["workers"] for name, part in parts.items() if name.startswith("stale-")]
-    for run in runs:
-        for row in run.values():
-            counts = row["staleness"]
+def staleness(axes: Any, runs: dict[int, list[dict[str, Any]]]) -> None:
+    for found in runs.values():
+        for run in found:
+            counts = run["staleness"] or [1]
             mean = sum(i * n for i, n in enumerate(counts)) / sum(counts)
-            goal = row["to_target"]
-            y = goal["updates"] if goal else row["updates"][-1]
-            axes.plot([mean], [y], "o" if goal else "^", color=INK["ill"], alpha=0.8)
+            axes.plot([mean], [run["final_loss"]], "o", color=INK["ill"], alpha=0.8)
+    last = runs[1][0]["updates"][-1]
     axes.set_title("Stale gradients")
     axes.set_xlabel("mean staleness (1, 2, 4, 8 workers)")
-    axes.set_ylabel(f"updates to {TARGET}; ▲ not reached")
-    axes.set_ylim(0)
+    axes.set_ylabel(f"held-out loss after {last} updates")
+    axes.set_ylim(0, 0.75)
 
 
-def delay(axes: Any, parts: dict[str, dict[str, Any]]) -> None:
-    part = parts["delay"]
+def delay(axes: Any, part: dict[str, Any]) -> None:
     workers = [int(w) for w in part["workers"]]
     trips = [row["trip_ms"] for row in part["workers"].values()]
     theory = queue_times(trips[0], part["think_ms"], max(workers))
@@ -90,8 +93,8 @@ def delay(axes: Any, parts: dict[str, dict[str, Any]]) -> None:
     axes.legend()
 
 
-def batches(axes: Any, parts: dict[str, dict[str, Any]]) -> None:
-    runs = parts["batch"]["runs"]
+def batches(axes: Any, part: dict[str, Any]) -> None:
+    runs = part["runs"]
     sizes = sorted({run["batch"] for run in runs})
     for rate, colour in zip(RATES, (INK["healthy"], INK["first"], INK["second"]), strict=True):
         points = []
@@ -115,3 +118,6 @@ def batches(axes: Any, parts: dict[str, dict[str, Any]]) -> None:
     axes.set_xlabel("batch")
     axes.set_ylabel(f"updates to {TARGET}")
     axes.legend()
+
+
+GROWTH = {"delay": delay, "batch": batches}

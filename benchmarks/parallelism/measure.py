@@ -3,7 +3,7 @@
 step       the paper's own network at 500 × 500: time and bytes an update, by way
 link       the same where all processes share one link of a stated rate
 learn-S    updates and seconds to the same loss, by way, seed S
-stale-S    asynchronous SGD with 1, 2, 4 and 8 workers: staleness, and updates to the loss
+stale-S    asynchronous SGD with 4 and 8 workers: staleness, and updates to the same loss
 delay      how long gradients wait for the parameter server, with 1 to 8 sleeping workers
 batch      batch size against updates to the same loss
 """
@@ -197,10 +197,13 @@ def learn(scale: Scale, seed: int) -> dict[str, Any]:
 
 
 def stale(scale: Scale, seed: int) -> dict[str, Any]:
-    """The parameter server with more workers than cores: updates count here, seconds do not."""
+    """The parameter server with more workers than cores: updates count here, seconds do not.
+
+    With 2 workers it is a way of ``learn``, and with 1 it is one process.
+    """
     task = scale.task(seed)
     found = {}
-    for workers in WORKERS:
+    for workers in WORKERS[2:]:
         way = replace(WAYS["server"], processes=workers)
         found[str(workers)] = summary(task, group_run(way, task))
     return {"seed": seed, "workers": found}

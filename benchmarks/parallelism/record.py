@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import claims
 from figures import draw
 from measure import LINK, TARGET, WAYS, WORKERS, Way
 from wire import all_reduce_bytes
@@ -15,6 +16,7 @@ from wire import all_reduce_bytes
 from hilum.storage import atomic_write, write_json
 
 Parts = dict[str, dict[str, Any]]
+TABLES = ("step", "learn", "stale", "delay", "batch", "claims")
 SLACK = 1.02  # gloo's headers, and pieces that are no whole number of values
 
 
@@ -95,13 +97,24 @@ def staleness(histograms: Sequence[Sequence[int] | None]) -> str:
     return f"{mean:.2f} (at most {len(counts) - 1})"
 
 
+def by_workers(parts: Parts) -> dict[int, list[dict[str, Any]]]:
+    """Runs of the parameter server by number of workers; one worker is one process."""
+    learnt = [run["ways"] for run in seeds(parts, "learn")]
+    found = {1: [ways["one"] for ways in learnt], 2: [ways["server"] for ways in learnt]}
+    for workers in WORKERS[2:]:
+        found[workers] = [run["workers"][str(workers)] for run in seeds(parts, "stale")]
+    return found
+
+
 def stale_rows(parts: Parts) -> Iterator[Sequence[str]]:
-    runs, limit = seeds(parts, "stale"), seeds(parts, "learn")[0]["updates"]
-    for workers in map(str, WORKERS):
-        found = [run["workers"][workers] for run in runs]
+    limit = seeds(parts, "learn")[0]["updates"]
+    for workers, found in by_workers(parts).items():
+        if not found:
+            continue
         goal = [f["to_target"] and f["to_target"]["updates"] for f in found]
         final = span([f["final_loss"] for f in found], 2)
-        yield workers, staleness([f["staleness"] for f in found]), span(goal, over=limit), final
+        stale = staleness([f["staleness"] for f in found])
+        yield str(workers), stale, span(goal, over=limit), final
 
 
 def delay_rows(parts: Parts) -> Iterator[Sequence[str]]:
@@ -164,14 +177,14 @@ def page(parts: Parts) -> dict[str, str]:
         made["step"] += f"\n\n{machine_of(parts['step'])}; the kernel counted at most "
         made["step"] += f"{checked(parts)} more bytes than these."
     if seeds(parts, "learn"):
-        heads = ["way", "ms an update", "processor ms", f"updates to {TARGET}", "seconds", "loss at the end",
-                 "staleness"]  # fmt: skip
+        heads = ["way", "ms an update", "processor ms", f"updates to {TARGET}", "seconds",
+                 "loss at the end", "staleness"]  # fmt: skip
         made["learn"] = table(heads, learn_rows(parts))
         run = seeds(parts, "learn")[0]
         made["learn"] += f"\n\n{machine_of(run)}; {run['parameters']:,} parameters, "
         made["learn"] += f"{run['updates']} updates of {run['batch']} films, rate {run['rate']}, "
         made["learn"] += f"{len(seeds(parts, 'learn'))} seeds: mean (least–most)."
-    if seeds(parts, "stale") and seeds(parts, "learn"):
+    if seeds(parts, "learn"):
         heads = ["workers", "staleness", f"updates to {TARGET}", "loss at the end"]
         made["stale"] = table(heads, stale_rows(parts))
     if "delay" in parts:
@@ -183,18 +196,28 @@ def page(parts: Parts) -> dict[str, str]:
     if "batch" in parts:
         heads = ["batch", "best rate", f"updates to {TARGET}", "films"]
         made["batch"] = table(heads, batch_rows(parts))
+    made["claims"] = table(["what is said", "what was measured"], claims.rows(parts)).replace(
+        "---:", "---"
+    )
     return made
 
 
 def machine_of(part: dict[str, Any]) -> str:
-    return f"{part['processor']}, {part['cores']} cores, torch {part['torch']}"
+    return (
+        f"{part['processor']}, {part['cores']} cores, torch {part['torch']}, "
+        f"load average {part['load_average']} at the start"
+    )
 
 
-def record(parts: Parts, docs: Path, *, quick: bool) -> None:
-    """JSON, CSV and figures under ``records/parallelism``, tables into ``parallelism.md``."""
+def record(parts: Parts, missing: Sequence[str], docs: Path, *, quick: bool) -> None:
+    """JSON, CSV and figures under ``records/parallelism``, tables into ``parallelism.md``.
+
+    What is missing is named in the JSON, and a table that cannot be made says so.
+    """
     folder = docs / "records" / "parallelism"
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "parallelism.json", {"quick": quick, "parts": parts})
+    kept = {"quick": quick, "not_measured": list(missing), "parts": parts}
+    write_json(folder / "parallelism.json", kept)
     with atomic_write(folder / "curves.csv", "w") as stream:
         rows = csv.writer(stream, lineterminator="\n")
         rows.writerow(["way", "seed", "updates", "seconds", "loss"])
@@ -202,11 +225,13 @@ def record(parts: Parts, docs: Path, *, quick: bool) -> None:
             for name, way in run["ways"].items():
                 for point in zip(way["updates"], way["seconds"], way["loss"], strict=True):
                     rows.writerow([name, run["seed"], *point])
-    draw(parts, folder)
-    text = (docs / "parallelism.md").read_text("utf-8")
-    for name, made in page(parts).items():
+    draw(parts, by_workers(parts), folder)
+    text, made = (docs / "parallelism.md").read_text("utf-8"), page(parts)
+    for name in TABLES:
         begin, end = f"<!-- {name} -->\n", f"<!-- end {name} -->\n"
         before, found, rest = text.partition(begin)
         assert found, f"parallelism.md has no place for the table {name}"
-        text = f"{before}{begin}{made}\n{end}{rest.partition(end)[2]}"
-    (docs / "parallelism.md").write_text(text, "utf-8")
+        shown = made.get(name, "Not measured yet.")
+        text = f"{before}{begin}{shown}\n{end}{rest.partition(end)[2]}"
+    with atomic_write(docs / "parallelism.md", "w") as stream:
+        stream.write(text)

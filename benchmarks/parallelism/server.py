@@ -8,6 +8,7 @@ the batch to compute next, so every batch is computed and applied exactly once; 
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from typing import Any
@@ -100,6 +101,15 @@ def work(member: Member, count: int, compute: Compute) -> dict[str, Any]:
         member.wire.receive(message, 0)
         trips.append(time.perf_counter() - gone)
     return {"sent": member.wire.sent, "trips": trips, "cpu": time.process_time() - begun}
+
+
+def largest_rate(staleness: int) -> float:
+    """Rate × curvature up to which descent with gradients so many updates old does not diverge.
+
+    On a quadratic, w ← w − rate · curvature · (w of ``staleness`` updates ago): 2 without; from
+    the roots of z^(s+1) − z^s + rate · curvature on the unit circle.
+    """
+    return 2 * math.sin(math.pi / (2 * (2 * staleness + 1)))
 
 
 def queue_times(service: float, think: float, workers: int) -> list[float]:

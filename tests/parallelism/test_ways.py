@@ -131,6 +131,19 @@ def test_a_server_with_one_worker_is_one_process(
     assert near(weights_of(first), weights_of(one), start)
 
 
+def test_stale_gradients_bear_a_smaller_rate() -> None:
+    def ends(staleness: int, rate: float) -> float:
+        way = [1.0] * (staleness + 1)
+        for _ in range(4000):
+            way.append(way[-1] - rate * way[-1 - staleness])
+        return max(map(abs, way[-50:]))
+
+    for staleness in (0, 1, 3, 7):
+        limit = server.largest_rate(staleness)
+        assert ends(staleness, 0.97 * limit) < 1e-3 < 1e3 < ends(staleness, 1.03 * limit)
+    assert server.largest_rate(0) == 2
+
+
 def test_a_trip_takes_longer_the_more_workers_there_are() -> None:
     trips = server.queue_times(1.0, 4.0, 60)
     assert trips[0] == 1.0 and trips == sorted(trips)
