@@ -28,8 +28,14 @@ def probed(folder: Path, looked_at, shortcut: str | None, seed: int = 11) -> Pro
 
 
 @pytest.fixture(scope="module")
-def clean(tmp_path_factory: pytest.TempPathFactory, looked_at) -> Probing:
-    return probed(tmp_path_factory.mktemp("clean"), looked_at, None)
+def clean_films(tmp_path_factory: pytest.TempPathFactory, looked_at):
+    folder = tmp_path_factory.mktemp("clean") / "films"
+    return looked_at(phantom.make(folder, films=300, seed=11, size=(64, 80)))
+
+
+@pytest.fixture(scope="module")
+def clean(clean_films) -> Probing:
+    return probes.probe(*clean_films)
 
 
 @pytest.mark.parametrize("shortcut", PLANTED)
@@ -108,3 +114,24 @@ def test_of_many_films_whole_patients_are_drawn(monkeypatch: pytest.MonkeyPatch)
     assert 450 <= len(rows) <= 500
     for who in np.unique(kept):
         assert (kept == who).sum() == (patient == who).sum()
+
+
+def test_a_column_that_no_film_knows_is_no_error(clean_films, monkeypatch) -> None:
+    """Of DICOM films no JPEG quality is known, and the combined probe looks at it all the same."""
+    from threadpoolctl import threadpool_info
+
+    manifest, seen = clean_films
+    threads = set()
+
+    def watched(seed: int, learner=probes._learner):
+        pools = [pool for pool in threadpool_info() if "scikit" in pool["filepath"]]
+        threads.update(pool["num_threads"] for pool in pools if pool["user_api"] == "openmp")
+        return learner(seed)
+
+    monkeypatch.setattr(probes, "_learner", watched)
+    unknown = np.full(len(manifest), np.nan)
+    seen = replace(seen, numbers={**seen.numbers, "jpeg_quality": unknown, "jpeg_oddness": unknown})
+    found = {result.probe.name: result for result in probes.probe(manifest, seen).results}
+    assert found["JPEG quantiser"].constant
+    assert found["all of the file"].areas
+    assert threads <= {1}  # more wait for each other, on a busy machine twenty times as long

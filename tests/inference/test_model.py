@@ -12,7 +12,8 @@ from PIL import Image
 import hilum
 from hilum.bundle import Bundle
 from hilum.errors import BundleRefused, UsageError
-from hilum.inference.model import Model
+from hilum.films.preprocess import Preprocessing
+from hilum.inference.model import Model, prepare
 
 
 def test_a_film_gets_the_same_answer_by_every_way(bundle: Bundle, grey_films: Path) -> None:
@@ -101,3 +102,28 @@ def test_what_the_header_refuses_is_referred_with_or_without_pixels(
     assert (lateral.decision, empty.decision) == ("refer", "refer")
     assert {"lateral", "animal"} <= {reason.code for reason in lateral.reasons}
     assert {reason.code for reason in empty.reasons} == {"no-pixels"}
+
+
+@pytest.mark.parametrize(
+    ("age", "said"),
+    [
+        (0.5, "6 months old"),
+        (0.99, "11 months old"),
+        (1.0, None),
+        (1.5, None),
+        (5.0, None),
+        (5.5, None),  # 066M is a child of five
+        (6.0, "6 years old"),
+        (64.48, "64 years old"),
+    ],
+)
+def test_ages_are_held_against_the_models_as_people_count_them(
+    bundle: Bundle, age: float, said: str | None
+) -> None:
+    model = Model(replace(bundle, intended_use={"ages": [1, 5]}))
+    film = replace(
+        prepare(np.tile(np.arange(64, dtype=np.uint8), (64, 1)), Preprocessing(32)), age=age
+    )
+    refusals, _ = model._refusals(film, False)
+    assert [reason.code for reason in refusals] == ([] if said is None else ["age"])
+    assert said is None or said in refusals[0].text

@@ -133,17 +133,14 @@ def candidates(
     if len(rows) < 2:
         return np.zeros((0, 2), np.int64)
     short = np.ascontiguousarray(hashes[rows]).view(np.uint16)
-    bits = np.unpackbits(hashes[rows], axis=1)
-    strewn = np.random.default_rng(0).permutation(bits.shape[1])
+    strewn = np.random.default_rng(0).permutation(8 * hashes.shape[1])
     found = np.zeros(0, np.int64)  # pairs as first × n + other
     for band in range(BANDS):
         here = [found]
         chosen = np.take(strewn, range(BITS * band, BITS * band + 64), mode="wrap")
-        key = (
-            np.ascontiguousarray(np.packbits(bits[:, chosen], axis=1))
-            .view(">u8")[:, 0]
-            .astype(np.uint64)
-        )
+        key = np.zeros(len(rows), np.uint64)
+        for bit in chosen.tolist():  # bit by bit: all bits of all films at once take much memory
+            key = (key << np.uint64(1)) | (hashes[rows, bit // 8] >> (7 - bit % 8) & 1)
         order = np.argsort(key, kind="stable")
         bucket = key[order] >> np.uint64(64 - BITS)
         for step in range(1, min(window, len(order) - 1) + 1):

@@ -291,6 +291,13 @@ def _learner(seed: int) -> Any:
     )  # fmt: skip
 
 
+def _learnt(values: Floats, label: Array, seed: int) -> Any:
+    """A learner of these films; a column that is unknown for all of them, which scikit-learn
+    does not take, tells nothing."""
+    unknown = np.isnan(values).all(axis=0)
+    return _learner(seed).fit(np.where(unknown, 0.0, values), label)
+
+
 def folds(label: Array, patient: NDArray[np.int64], seed: int, count: int = 5) -> Array:
     """(n,) the fold of each film: patients dealt out by chance, those with positives apart."""
     rng = np.random.default_rng(seed)
@@ -312,12 +319,12 @@ def _scores(
     out = np.zeros(len(y))
     for k in np.unique(fold):
         judged = fold == k
-        model = _learner(seed).fit(x[~judged], y[~judged])
+        model = _learnt(x[~judged], y[~judged], seed)
         out[judged] = model.decision_function(x[judged])
     found = {CROSS_VALIDATED: out}
     others = {name: here for name, here in places.items() if name != CROSS_VALIDATED}
     if others:
-        model = _learner(seed).fit(x, y)
+        model = _learnt(x, y, seed)
         found |= {name: model.decision_function(values[here]) for name, here in others.items()}
     return found
 

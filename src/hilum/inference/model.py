@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -162,6 +163,11 @@ def prepare(film: Film, preprocessing: Preprocessing, pictures: bool = False) ->
         time.perf_counter() - start,
         view(radiograph) if pictures and pixels is not None else None,
     )
+
+
+def _old(age: float) -> str:
+    """An age for people: in months under two years."""
+    return f"{math.floor(12 * age)} months" if age < 2 else f"{math.floor(age)} years"
 
 
 class Model:
@@ -330,11 +336,12 @@ class Model:
         use = self.bundle.intended_use
         outside: list[Reason] = []
         ages = use.get("ages")
-        if ages and film.age is not None and not ages[0] <= film.age <= ages[1]:
+        # As people count: who is five and a half is five, whether the header says 005Y or 066M.
+        if ages and film.age is not None and not ages[0] <= film.age < math.floor(ages[1]) + 1:
             outside.append(
                 Reason(
                     "age",
-                    f"the patient is {film.age:g} years old, the model was made for "
+                    f"the patient is {_old(film.age)} old, the model was made for "
                     f"{ages[0]:g} to {ages[1]:g} years",
                 )
             )
