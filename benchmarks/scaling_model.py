@@ -339,7 +339,7 @@ def tables(measured: dict[str, Any], rows: list[dict[str, Any]]) -> dict[str, st
                 seconds = EPOCHS * row["epoch_seconds"]
                 lines.append(
                     f"| {title} | {workers} | {name if workers > 1 else '–'} | {duration(seconds)} "
-                    f"| {seconds * workers / 3600:,.0f} | ${row['dollars']:,.0f} |"
+                    f"| {seconds * workers / 3600:,.0f} | ${row['dollars']:,.2f} |"
                 )
     found["cost"] = "\n".join(lines)
     return found
