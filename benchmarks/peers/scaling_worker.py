@@ -82,9 +82,11 @@ def epoch(learner: Timed, recipe: Recipe, films: Films, validation: Films) -> di
     last = recipe.training.epochs - 1
     rate = LearningRate(recipe, steps_in_epoch(len(films), recipe))
     learner.private_kib = 0
+    cpu = time.process_time()
     fit(learner, recipe, films, validation, rate=rate, first=last, ended=rows.append)
     return {
         "seconds": rows[0].seconds,
+        "cpu_seconds": round(time.process_time() - cpu, 3),
         "private_mib": round(learner.private_kib / 1024, 1),
         "mapped_mib": round(memory("RssFile") / 1024, 1),
     }
