@@ -85,7 +85,7 @@ class Scale:
     def true_task(self) -> Task:
         """The paper's: 500 × 500 pixels, batch 16, 1,467,137 parameters."""
         size = 190 if self.quick else 500
-        updates = 2 if self.quick else 4
+        updates = PERIOD if not self.quick else 2
         return Task(self._films("true", 32, size), size, 0, updates=updates, every=10**6)
 
     def _films(self, name: str, count: int, size: int) -> str:
@@ -153,20 +153,16 @@ def summary(task: Task, run: dict[str, Any]) -> dict[str, Any]:
 
 
 def step(scale: Scale) -> dict[str, Any]:
-    """Time and bytes of an update of the paper's own network, the ways in turn, twice."""
+    """Time and bytes of an update of the paper's own network, as many as a period has."""
     task, rows = scale.true_task(), {}
-    runs: dict[str, list[dict[str, Any]]] = {name: [] for name in WAYS}
-    for _ in range(1 if scale.quick else 2):
-        for name, way in WAYS.items():
-            runs[name].append(group_run(way, task))
-    for name, found in runs.items():
-        each = [1e3 * r["seconds"] / task.updates for r in found]
+    in_period = replace(WAYS["periodic"], arguments=(PERIOD, 0))
+    for name, way in WAYS.items():
+        run = group_run(in_period if name == "periodic" else way, task)
         rows[name] = {
-            "ms": statistics.mean(each),
-            "runs_ms": each,
-            "cpu_ms": statistics.mean(1e3 * r["cpu"] / task.updates for r in found),
-            "sent": [s / task.updates for s in found[-1]["sent"]],
-            "spoken": [s and s / task.updates for s in found[-1]["spoken"]],
+            "ms": 1e3 * run["seconds"] / task.updates,
+            "cpu_ms": 1e3 * run["cpu"] / task.updates,
+            "sent": [sent / task.updates for sent in run["sent"]],
+            "spoken": [spoken and spoken / task.updates for spoken in run["spoken"]],
         }
     count = sum(p.numel() for p in task.network().parameters())
     return {"size": task.size, "batch": task.batch, "parameters": count, "ways": rows}

@@ -1,6 +1,6 @@
 """The ways of parallel training that the paper's literature names, measured on this machine.
 
-    python benchmarks/parallelism/run.py                        # everything, about eight minutes
+    python benchmarks/parallelism/run.py                        # everything, eight to ten minutes
     python benchmarks/parallelism/run.py --quick                # a look, under a minute
     python benchmarks/parallelism/run.py --parts step,learn-0   # some of it; parts are kept
     python benchmarks/parallelism/run.py --record               # and put what there is under docs/

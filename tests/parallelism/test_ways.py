@@ -57,11 +57,11 @@ def test_synchronous_updates_are_those_of_one_process(
         assert near(a, weights_of(one, update), start)
     for r in results:
         assert r["sent"] == task.updates * all_reduce_bytes(start.nbytes, 2)
-        assert_spoken(r, task.updates * 16)
+        assert_spoken(r, task.updates * 40)
 
 
 def assert_spoken(result: dict[str, Any], messages: int) -> None:
-    """The kernel's count is ours and some headers."""
+    """The kernel counts what we do and some headers: a ring sends in several messages."""
     if result["spoken"] is not None:
         assert result["sent"] <= result["spoken"] <= result["sent"] + 100 * messages
 
