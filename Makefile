@@ -21,6 +21,7 @@ demo: $(READY)  ## the whole way on made-up films, under two minutes
 
 test: $(READY)  ## the whole test suite (real films: HILUM_FILMS=folder)
 	$(BIN)/python -m pytest -n 2
+	TRITON_INTERPRET=1 $(BIN)/python -m pytest -n 2 tests/networks/test_gpu_kernels.py
 
 check: $(READY)  ## style, types, the house rules, the docs' commands
 	$(BIN)/ruff check

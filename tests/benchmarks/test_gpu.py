@@ -88,7 +88,8 @@ def test_what_is_timed_apart_changes_nothing(module: Any) -> None:
     import numpy as np
 
     from hilum.machine import Place
-    from hilum.training.learner import TorchLearner, class_weights
+    from hilum.training.backends import make_learner
+    from hilum.training.learner import class_weights
     from hilum.training.loop import fit, steps_in_epoch
     from hilum.training.parts import Films
     from hilum.training.recipe import Recipe
@@ -102,7 +103,7 @@ def test_what_is_timed_apart_changes_nothing(module: Any) -> None:
     pixels = rng.integers(0, 256, (40, 32, 32), dtype=np.uint8)
     films = Films(pixels, np.arange(40), (np.arange(40) % 3 > 0).astype(np.int8), np.arange(40))
     found, epochs = gpu.run(recipe, place, films, films)
-    plain = TorchLearner(recipe, place, class_weights(films.labels, "balanced"))
+    plain = make_learner(recipe, place, class_weights(films.labels, "balanced"))
     expected: list[Any] = []
     rate = LearningRate(recipe, steps_in_epoch(40, recipe))
     fit(plain, recipe, films, films, rate=rate, ended=expected.append)
