@@ -41,6 +41,8 @@ def test_ratios_are_taken_round_by_round(scripts: Any) -> None:
     assert row == {"of": "slow", "over": "fast", "ratio": 3.0, "least": 2.0, "most": 4.0,
                    "goal": 2.0}  # fmt: skip
     assert sides.ratio_table([row])[-1] == "| slow / fast | 3.0 | 2.0–4.0 | ≥ 2.0 |"
+    assert sides.spread([1 / 3, 0.5, 1]) == {"ratio": 0.5, "least": 0.33, "most": 1}
+    assert sides.spread([1 / 3], digits=3)["ratio"] == 0.333
 
 
 def test_a_table_takes_the_place_of_the_one_before(scripts: Any) -> None:
@@ -49,15 +51,40 @@ def test_a_table_takes_the_place_of_the_one_before(scripts: Any) -> None:
     once = sides.placed(page, "x", "new")
     assert once == "a\n<!-- x -->\nnew\n<!-- end x -->\nb\n"
     assert sides.placed(once, "x", "new") == once
-    with pytest.raises(SystemExit, match="no place for the table"):
-        sides.placed(page, "y", "new")
+    for name, lost in (("y", page), ("x", page.replace("end x", "end"))):
+        with pytest.raises(SystemExit, match=f"no place for the table: <!-- {name} -->"):
+            sides.placed(lost, name, "new")
+
+
+def test_a_page_takes_all_tables_or_none(scripts: Any, tmp_path: Path) -> None:
+    sides, page = scripts("sides"), tmp_path / "page.md"
+    page.write_text("<!-- x -->\n<!-- end x -->\n<!-- y -->\n<!-- end y -->\nrest\n", "utf-8")
+    sides.put(page, {"x": "1", "y": "2"})
+    both = "<!-- x -->\n1\n<!-- end x -->\n<!-- y -->\n2\n<!-- end y -->\nrest\n"
+    assert page.read_text("utf-8") == both
+    with pytest.raises(SystemExit):
+        sides.put(page, {"x": "3", "z": "4"})
+    assert page.read_text("utf-8") == both
+
+
+def test_a_busy_machine_is_told(scripts: Any) -> None:
+    sides = scripts("sides")
+    assert sides.busy(1.0, 2) == []
+    assert "busy with other work" in sides.busy(1.1, 2)[-1]
 
 
 def test_the_page_has_a_place_for_every_table(scripts: Any) -> None:
     sides = scripts("sides")
-    page = (FOLDER.parent / "docs" / "benchmarks.md").read_text("utf-8")
-    for name in ("step", "step-busy", "epoch", "time-to-quality", "ingest"):
-        assert sides.placed(page, name, "here").count("here\n<!-- end") == 1
+    benchmarks = ("step", "step-busy", "epoch", "time-to-quality", "ingest", "scaling")
+    tables = {
+        "benchmarks": benchmarks,
+        "scaling": ("checked", "strong", "weak", "cost"),
+        "parallelism": ("step", "learn", "stale", "delay", "batch", "claims"),
+    }
+    for page, names in tables.items():
+        text = (FOLDER.parent / "docs" / f"{page}.md").read_text("utf-8")
+        for name in names:
+            assert sides.placed(text, name, "here").count("here\n<!-- end") == 1
 
 
 def test_a_side_answers_line_by_line(scripts: Any, monkeypatch: pytest.MonkeyPatch) -> None:

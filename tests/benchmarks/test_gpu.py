@@ -59,7 +59,6 @@ def test_goals_are_judged_with_the_figure_reached(module: Any) -> None:
     }
     found = [(g["reached"], g["met"]) for g in gpu.judged(result)]
     assert found == [(9.0, True), (4.9, False), (None, False)]
-    assert gpu.spread([2, 6, 4], [1, 2, 4]) == {"ratio": 2, "least": 1, "most": 3}
     epochs = [SimpleNamespace(seconds=0.5, val_auroc=a) for a in (0.5, 0.9, 0.95)]
     assert gpu.reached(epochs, 0.901) == 1.0 and gpu.reached(epochs, 0.99) is None
 
