@@ -24,6 +24,7 @@ from hilum.storage import atomic_write, write_json
 HERE = Path(__file__).parent
 ROOT = HERE.parent
 PEERS = HERE / "peers"
+PAGE = ROOT / "docs" / "benchmarks.md"
 OWN = Path(sys.executable)
 VERSIONS = ("torch", "keras", "tensorflow", "pillow", "opencv", "simplejpeg")
 
@@ -222,7 +223,7 @@ def gemm_rate(entry: Mapping[str, Any]) -> float:
 def record(result: dict[str, Any], name: str, table: str) -> None:
     """Keep the result as JSON and put its table between the markers of docs/benchmarks.md."""
     write_json(ROOT / "docs" / "records" / "benchmarks" / f"{name}.json", result)
-    put(ROOT / "docs" / "benchmarks.md", {name: table})
+    put(PAGE, {name: table})
 
 
 def put(page: Path, tables: Mapping[str, str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -75,7 +76,15 @@ def test_a_busy_machine_is_told(scripts: Any) -> None:
 
 def test_the_page_has_a_place_for_every_table(scripts: Any) -> None:
     sides = scripts("sides")
-    benchmarks = ("step", "step-busy", "epoch", "time-to-quality", "ingest", "scaling")
+    benchmarks = (
+        "step",
+        "step-parts",
+        "step-busy",
+        "epoch",
+        "time-to-quality",
+        "ingest",
+        "scaling",
+    )
     tables = {
         "benchmarks": benchmarks,
         "scaling": ("checked", "strong", "weak", "cost"),
@@ -182,6 +191,52 @@ def test_the_goal_is_the_fastest_that_scales(scripts: Any) -> None:
     medians = {"hilum": [1.0], "Pillow draft": [1.2], "simplejpeg": [1.1], "Pillow plain": [2.0]}
     goals = {of: goal for of, _, goal in ingest.pairs(medians)}
     assert goals == {"Pillow draft": None, "simplejpeg": 1.0, "Pillow plain": 1.0}
+
+
+def test_the_parts_of_a_step_fill_it_and_know_their_limit(scripts: Any) -> None:
+    step, roofline = scripts("step"), scripts("roofline")
+    sums = roofline.gflop_by_part(step.BATCH, step.SIZE)
+    assert sum(sums.values()) == pytest.approx(roofline.gflop_a_step(step.BATCH, step.SIZE))
+    # Dense layers: 10,816 × 128, 128 × 64 and 64 × 1, three passes, 16 films.
+    assert sums["dense"] == pytest.approx(6 * 16 * (10816 * 128 + 128 * 64 + 64) / 1e9)
+    parts = {"data": 0.0, "transfer": 0.0, "convolution": 150.0, "pooling": 10.0, "dense": 20.0,
+             "optimiser": 10.0, "exchange": 0.0, "other": 10.0}  # fmt: skip
+    result = {
+        "gflop_a_step": round(sum(sums.values()), 2),
+        "sides": {
+            "hilum float32": {"ms": 100.0, "precision": "float32", "breakdown": {"parts": parts}},
+            "hilum fast": {"ms": 50.0, "precision": "float32", "breakdown": {"parts": parts}},
+            "keras float32": {"ms": 400.0},
+            "gemm float32": {"ms": 1e3, "gflop": 100.0},
+        },
+    }
+    step.add_limit(result)
+    mine, fast = result["sides"]["hilum float32"], result["sides"]["hilum fast"]
+    assert sum(step.shown(mine).values()) == pytest.approx(mine["ms"])
+    # 80 ms of convolution at 100 GFLOP/s would be 8 GFLOP.
+    assert mine["breakdown"]["convolution_of_gemm_limit"] == round(sums["convolution"] / 8, 3)
+    assert "share_of_gemm_limit" not in fast and "dense_of_gemm_limit" not in fast["breakdown"]
+    first, second = step.parts_table(result).splitlines()[2:4]
+    assert first.startswith("| hilum float32 | 0.0 ms, 0% | 80.0 ms, 80% | ")
+    assert second == (
+        "| hilum fast | 0.0 ms, 0% | 40.0 ms, 80% |  | 5.0 ms, 10% |  | 2.5 ms, 5% | 2.5 ms, 5% |"
+    )
+
+
+@pytest.mark.parametrize("recipe", ["paper2021", "fast"])
+def test_hilums_own_side_says_where_its_step_goes(recipe: str, tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 500, 500), dtype=np.uint8)
+    np.savez(tmp_path / "films.npz", pixels=pixels, labels=np.arange(64, dtype=np.int8) % 2)
+    given = [str(tmp_path / "films.npz"), "float32", recipe]
+    asked = subprocess.run(
+        [sys.executable, str(FOLDER / "peers" / "hilum_step.py"), *given],
+        input="2\n", capture_output=True, text=True,
+    )  # fmt: skip
+    hello, answer = map(json.loads, asked.stdout.splitlines())
+    assert hello["recipe"] == recipe and len(answer["ms"]) == 2
+    parts = hello["breakdown"]["parts"]
+    assert max(parts, key=lambda part: parts[part]) == "convolution"
+    assert (parts["data"] > 0.5) == (recipe == "fast")  # ms: the paper's batches are ready
 
 
 def test_an_epoch_is_told_by_film(scripts: Any) -> None:
