@@ -228,10 +228,18 @@ def test_hilums_own_side_says_where_its_step_goes(recipe: str, tmp_path: Path) -
     pixels = np.random.default_rng(0).integers(0, 256, (64, 500, 500), dtype=np.uint8)
     np.savez(tmp_path / "films.npz", pixels=pixels, labels=np.arange(64, dtype=np.int8) % 2)
     given = [str(tmp_path / "films.npz"), "float32", recipe]
+    code = (  # profiled for one step, not for six
+        "import runpy, sys; from hilum.experiments.compare import breakdown\n"
+        "breakdown.WARM = breakdown.STEPS = 1\n"
+        "sys.path.insert(0, sys.argv[1])\n"
+        "runpy.run_path(sys.argv[2])['main'](*sys.argv[3:])"
+    )
+    peers = FOLDER / "peers"
     asked = subprocess.run(
-        [sys.executable, str(FOLDER / "peers" / "hilum_step.py"), *given],
+        [sys.executable, "-c", code, str(peers), str(peers / "hilum_step.py"), *given],
         input="2\n", capture_output=True, text=True,
     )  # fmt: skip
+    assert asked.returncode == 0, asked.stderr
     hello, answer = map(json.loads, asked.stdout.splitlines())
     assert hello["recipe"] == recipe and len(answer["ms"]) == 2
     parts = hello["breakdown"]["parts"]
