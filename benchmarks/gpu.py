@@ -15,15 +15,14 @@ says so and ends with exit code 3.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
 from copy import deepcopy
 from dataclasses import replace
 from multiprocessing import get_context
@@ -39,7 +38,7 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
 import roofline  # noqa: E402
-from gpu_text import PAPER_RATIO, judged, reached, spread, text  # noqa: E402
+from gpu_text import PAPER_RATIO, judged, reached, text  # noqa: E402
 from hilum.datasets import phantom  # noqa: E402
 from hilum.machine import Place  # noqa: E402
 from hilum.networks.kernels import gpu  # noqa: E402
@@ -50,9 +49,9 @@ from hilum.training.loop import Epoch, batches, fit, order, steps_in_epoch  # no
 from hilum.training.parts import Films  # noqa: E402
 from hilum.training.recipe import Recipe  # noqa: E402
 from hilum.training.schedule import LearningRate  # noqa: E402
+from sides import OWN, Process, quotients, spread  # noqa: E402
 
-HERE = Path(__file__).parent
-ROOT = HERE.parent
+ROOT = Path(__file__).parent.parent
 TRAIN, VALIDATION, SIZE = 4192, 1040, 500
 
 
@@ -214,65 +213,40 @@ def paper(
 # --- beside a textbook loop ---------------------------------------------------------------------
 
 
-class Side:
-    """A process that makes steps when asked (peers/protocol.py)."""
-
-    def __init__(self, script: str, *arguments: str) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, str(HERE / "peers" / script), *arguments],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        self.hello = self._answer()
-
-    def ms(self, chunks: int) -> float:
-        """Milliseconds a step, the median of so many chunks."""
-        assert self.process.stdin is not None
-        self.process.stdin.write(f"{chunks}\n")
-        self.process.stdin.flush()
-        return statistics.median(self._answer()["ms"]) / self.hello["steps"]
-
-    def close(self) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.close()
-        self.process.wait()
-
-    def _answer(self) -> dict[str, Any]:
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        if not line:
-            raise SystemExit("benchmark: a side has ended; its error stands above.")
-        answer: dict[str, Any] = json.loads(line)
-        return answer
+def ms(side: Process, chunks: int) -> float:
+    """Milliseconds a step, the median of so many chunks."""
+    return statistics.median(side.ask(chunks)["ms"]) / side.hello["steps"]
 
 
 def beside_a_textbook(films: Films, rounds: int) -> dict[str, Any]:
     """The two in turn, A B A B; the ratio is taken round by round."""
-    with tempfile.TemporaryDirectory(prefix="hilum-gpu-") as folder:
+    scripts = {
+        "textbook": ("textbook_gpu.py", str(machine.cores())),
+        "hilum float32": ("hilum_gpu.py", "float32"),
+        "hilum bfloat16": ("hilum_gpu.py", "bfloat16"),
+    }
+    with ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="hilum-gpu-"))
         np.save(Path(folder) / "pixels.npy", films.pixels[films.rows])
         np.save(Path(folder) / "labels.npy", films.labels)
-        sides = {
-            "textbook": Side("textbook_gpu.py", folder, str(machine.cores())),
-            "hilum float32": Side("hilum_gpu.py", folder, "float32"),
-            "hilum bfloat16": Side("hilum_gpu.py", folder, "bfloat16"),
-        }
-        try:
-            found: dict[str, list[float]] = {name: [] for name in sides}
-            for side in sides.values():
-                side.ms(1)
-            for turn in range(rounds):
-                for name, side in sides.items():
-                    found[name].append(side.ms(4))
-                print(f"round {turn + 1} of {rounds}", file=sys.stderr)
-        finally:
-            for side in sides.values():
-                side.close()
+        turns = [
+            stack.enter_context(Process(name, OWN, script, [folder, last], quiet=False))
+            for name, (script, last) in scripts.items()
+        ]
+        found: dict[str, list[float]] = {side.name: [] for side in turns}
+        for side in turns:
+            ms(side, 1)
+        for turn in range(rounds):
+            for side in turns:
+                found[side.name].append(ms(side, 4))
+            print(f"round {turn + 1} of {rounds}", file=sys.stderr)
     return {
         "rounds": rounds,
-        "ms_per_step": {name: round(statistics.median(ms), 4) for name, ms in found.items()},
+        "ms_per_step": {name: round(statistics.median(taken), 4) for name, taken in found.items()},
         "ratios": {
-            name: spread(found["textbook"], ms) for name, ms in found.items() if "hilum" in name
+            name: spread(quotients(found["textbook"], taken))
+            for name, taken in found.items()
+            if "hilum" in name
         },
         "workers": machine.cores(),
     }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,16 +12,6 @@ GOALS = {
     "fast to its CPU run's quality, s": (3.0, True),
 }
 PAPER_RATIO = 6.13  # of the paper's sequential CPU run to its GPU
-
-
-def spread(above: list[float], below: list[float]) -> dict[str, float]:
-    """Median, least and most of the ratios of the rounds."""
-    ratios = [a / b for a, b in zip(above, below, strict=True)]
-    return {
-        "ratio": round(statistics.median(ratios), 2),
-        "least": round(min(ratios), 2),
-        "most": round(max(ratios), 2),
-    }
 
 
 def reached(epochs: Sequence[Any], wanted: float) -> float | None:

@@ -1,4 +1,4 @@
-"""Processes and machines for the scaling benchmarks: sides that are groups, and slowed networks.
+"""Processes and machines for the scaling benchmarks: trainees, and slowed networks.
 
 Two "machines" are network namespaces joined by a cable: a veth pair, whose rate the kernel's
 token bucket may limit, or two TUN devices with a relay between them that holds every packet back
@@ -16,10 +16,12 @@ import socket
 import struct
 import subprocess
 import sys
+import tempfile
 import time
+import traceback
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +30,8 @@ TUNSETIFF, IFF_TUN, IFF_NO_PI = 0x400454CA, 0x0001, 0x1000  # linux/if_tun.h
 MTU = 60_000  # of the held-back cable: few packets, so that the relay costs little
 
 
-class Side:
-    """One training, in one process or several; it works when asked.
+class Trainees(AbstractContextManager["Trainees"]):
+    """The processes of one training, one or several; they work when asked.
 
     Parameters
     ----------
@@ -54,44 +56,62 @@ class Side:
         with socket.socket() as probe:
             probe.bind(("", 0))
             port = probe.getsockname()[1]
-        self.processes = []
-        for rank in range(count):
-            own = {"RANK": str(rank), "WORLD_SIZE": str(count), "MASTER_ADDR": address,
-                   "MASTER_PORT": str(port), "LOCAL_WORLD_SIZE": str(count)}  # fmt: skip
-            command = [sys.executable, str(WORKER), recipe, place, str(films)]
-            self.processes.append(
-                subprocess.Popen(
-                    [*(inside[rank] if inside else ()), *command],
-                    env={**os.environ, **(own if count > 1 and not apart else {})},
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.PIPE,
-                    text=True,
+        self.processes: list[subprocess.Popen[str]] = []
+        self._files = ExitStack()
+        # Not pipes: nobody reads what the processes complain of while they work.
+        self._errors = [
+            self._files.enter_context(tempfile.TemporaryFile("w+"))  # noqa: SIM115
+            for _ in range(count)
+        ]
+        try:
+            for rank, errors in enumerate(self._errors):
+                own = {"RANK": str(rank), "WORLD_SIZE": str(count), "MASTER_ADDR": address,
+                       "MASTER_PORT": str(port), "LOCAL_WORLD_SIZE": str(count)}  # fmt: skip
+                command = [sys.executable, str(WORKER), recipe, place, str(films)]
+                self.processes.append(
+                    subprocess.Popen(
+                        [*(inside[rank] if inside else ()), *command],
+                        env={**os.environ, **(own if count > 1 and not apart else {})},
+                        stdin=subprocess.PIPE,
+                        stdout=subprocess.PIPE,
+                        stderr=errors,
+                        text=True,
+                    )
                 )
-            )
-        self.hello = self._answers()[0]
+            self.hello = self._answers()[0]
+        except BaseException:
+            self._end(kill=True)
+            raise
 
     def ask(self, **what: Any) -> list[dict[str, Any]]:
         """What each of the processes answers; all of them work at once."""
         for process in self.processes:
             assert process.stdin is not None
-            process.stdin.write(json.dumps(what) + "\n")
-            process.stdin.flush()
+            with suppress(BrokenPipeError):  # it has ended, which its silence will tell
+                process.stdin.write(json.dumps(what) + "\n")
+                process.stdin.flush()
         return self._answers()
+
+    def __exit__(self, failure: type[BaseException] | None, *_: object) -> None:
+        self._end(kill=failure is not None)
 
     def _answers(self) -> list[dict[str, Any]]:
         found = []
-        for process in self.processes:
-            assert process.stdout is not None and process.stderr is not None
+        for process, errors in zip(self.processes, self._errors, strict=True):
+            assert process.stdout is not None
             line = process.stdout.readline()
             if not line:
-                raise SystemExit(f"{self.name} has ended:\n{process.stderr.read()}")
+                errors.seek(0)
+                raise SystemExit(f"{self.name} has ended:\n{errors.read()}")
             found.append(json.loads(line))
         return found
 
-    def close(self) -> None:
+    def _end(self, kill: bool) -> None:
+        for process in self.processes if kill else ():
+            process.kill()
         for process in self.processes:
             process.communicate()  # closes its input, which ends it
+        self._files.close()
 
 
 def ip(*arguments: str) -> None:
@@ -122,7 +142,12 @@ def two_machines(
             devices = [_tun(name, f"v{x}") for name, x in zip(names, "ab", strict=True)]
             relay = os.fork()
             if relay == 0:
-                _relay(devices, milliseconds / 1e3)
+                try:
+                    _relay(devices, milliseconds / 1e3)
+                except OSError:
+                    traceback.print_exc()
+                finally:
+                    os._exit(1)  # never back into the caller's own work
             for device in devices:
                 os.close(device)
         else:

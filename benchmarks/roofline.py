@@ -15,10 +15,19 @@ FLOAT32, BFLOAT16 = 4, 2
 
 
 def gflop_a_step(batch: int = BATCH, size: int = SIZE) -> float:
-    """10⁹ operations forward and backward; the first layer's films want no gradient."""
-    work = [layer.multiply_adds for layer in layer_table(paper_network(), size)]
-    first = next(w for w in work if w)
-    return 2 * batch * (3 * sum(work) - first) / 1e9
+    """10⁹ operations forward and backward."""
+    return sum(gflop_by_part(batch, size).values())
+
+
+def gflop_by_part(batch: int = BATCH, size: int = SIZE) -> dict[str, float]:
+    """Those of ``convolution`` and ``dense``; the first layer's films want no gradient."""
+    table = [layer for layer in layer_table(paper_network(), size) if layer.multiply_adds]
+    passes = [2, *[3] * (len(table) - 1)]  # forward, to the weights, to the input
+    found = {"convolution": 0.0, "dense": 0.0}
+    for layer, count in zip(table, passes, strict=True):
+        part = "dense" if layer.kind.startswith("dense") else "convolution"
+        found[part] += 2 * batch * count * layer.multiply_adds / 1e9
+    return found
 
 
 def gigabytes_a_step(

@@ -17,7 +17,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
 import sys
 import tempfile
@@ -27,18 +26,12 @@ from typing import Any
 
 import numpy as np
 
-from hilum import machine
+import sides
 from hilum.datasets import phantom
-from hilum.storage import write_json
-from machines import Side
+from machines import Trainees
 
-ROOT = Path(__file__).parent.parent
 BATCH = 16
 GOAL = 0.92
-BUSY = (
-    "**The machine was busy with other work: wall times and efficiencies of this run say little, "
-    "processor times and memory hold; to be measured again on a quiet one.**"
-)
 BATCHES = (1, 2, 4, 8, 16, 32)
 FILMS = {"paper2021": (128, 192, 256, 320), "fast": (500, 1000, 1500, 2000)}
 SIZES = {"paper2021": 500, "fast": 64}
@@ -59,42 +52,40 @@ def make_films(folder: Path, recipe: str, count: int) -> Path:
 def in_turn(films: Path, rounds: int, steps: int) -> dict[str, Any]:
     """Milliseconds a step of each side, round by round, and the ratios of interest."""
     with ExitStack() as stack:
-        sides = []
-        for place, apart in (("cpu:1", 0), ("cpu:2", 0), ("cpu:2x1", 0), ("cpu:1", 2)):
-            sides.append(Side("paper2021", place, films, apart=apart))
-            stack.callback(sides[-1].close)
-        one, two, both, apart_ = sides
+        groups = [
+            stack.enter_context(Trainees("paper2021", place, films, apart=apart))
+            for place, apart in (("cpu:1", 0), ("cpu:2", 0), ("cpu:2x1", 0), ("cpu:1", 2))
+        ]
+        one, two, both, apart_ = groups
         share = {apart_.name: BATCH // 2}
-        for side in sides:
-            side.ask(batch=share.get(side.name, BATCH), steps=2)  # warm up
-        rounds_of: dict[str, list[float]] = {side.name: [] for side in sides}
-        cpu_of: dict[str, list[float]] = {side.name: [] for side in sides}
+        for group in groups:
+            group.ask(batch=share.get(group.name, BATCH), steps=2)  # warm up
+        rounds_of: dict[str, list[float]] = {group.name: [] for group in groups}
+        cpu_of: dict[str, list[float]] = {group.name: [] for group in groups}
         backward: list[float] = []
+        load = sides.Load()
         by_batch: dict[int, list[float]] = {batch: [] for batch in BATCHES}
-        load = [os.getloadavg()[0]]
         for turn in range(rounds):
-            for side in sides:
-                answers = side.ask(batch=share.get(side.name, BATCH), steps=steps)
+            for group in groups:
+                answers = group.ask(batch=share.get(group.name, BATCH), steps=steps)
                 slowest = max(statistics.median(answer["ms"]) for answer in answers)
-                rounds_of[side.name].append(slowest)
-                cpu_of[side.name].append(sum(answer["cpu_ms"] for answer in answers) / steps)
-                if side is one:
+                rounds_of[group.name].append(slowest)
+                cpu_of[group.name].append(sum(answer["cpu_ms"] for answer in answers) / steps)
+                if group is one:
                     pairs = zip(answers[0]["backward_ms"], answers[0]["ms"], strict=True)
                     backward += [after / whole for after, whole in pairs]
             if turn < 3:
                 for batch in BATCHES:
                     one.ask(batch=batch, steps=1)  # memory for this batch
                     by_batch[batch].append(one.ask(batch=batch, steps=1)[0]["cpu_ms"])
-            load.append(os.getloadavg()[0])
-            print(f"round {turn + 1} of {rounds}, load {load[-1]:.1f}", file=sys.stderr)
+            load.round_ended(turn, rounds)
         hello = one.hello
     medians = {name: statistics.median(values) for name, values in rounds_of.items()}
 
     def efficiency(of: str, over: str, ideal: float) -> dict[str, Any]:
-        pairs = zip(rounds_of[of], rounds_of[over], strict=True)
-        found = sorted(a / b / ideal for a, b in pairs)
-        return {"of": of, "over": over, "efficiency": round(statistics.median(found), 3),
-                "least": round(found[0], 3), "most": round(found[-1], 3)}  # fmt: skip
+        shares = [q / ideal for q in sides.quotients(rounds_of[of], rounds_of[over])]
+        found = sides.spread(shares, digits=3)
+        return {"of": of, "over": over, "efficiency": found.pop("ratio"), **found}
 
     curve = {batch: statistics.median(values) for batch, values in by_batch.items()}
     return {
@@ -102,7 +93,7 @@ def in_turn(films: Path, rounds: int, steps: int) -> dict[str, Any]:
         "gradient_bytes": hello["gradient_bytes"],
         "rounds": rounds,
         "steps_a_round": steps,
-        "load_average": [round(x, 2) for x in (load[0], statistics.median(load), max(load))],
+        "load_average": load.entry(),
         "ms": {
             name: {
                 "ms": round(medians[name], 1),
@@ -139,13 +130,10 @@ def grown(recipe: str, films: Path, counts: tuple[int, ...]) -> dict[str, Any]:
     """An epoch over so many films, each count in a process of its own."""
     rows = []
     for count in counts:
-        side = Side(recipe, "cpu:1", films)
-        try:
-            side.ask(batch=BATCH, steps=2)
-            rows.append({"films": count, **side.ask(films=count)[0]})
-            print(f"{recipe}: {rows[-1]}", file=sys.stderr)
-        finally:
-            side.close()
+        with Trainees(recipe, "cpu:1", films) as one:
+            one.ask(batch=BATCH, steps=2)
+            rows.append({"films": count, **one.ask(films=count)[0]})
+        print(f"{recipe}: {rows[-1]}", file=sys.stderr)
     private = [row["private_mib"] for row in rows]
     return {
         "size": SIZES[recipe],
@@ -162,8 +150,7 @@ def measure(quick: bool) -> dict[str, Any]:
         films = {recipe: make_films(folder, recipe, counts[recipe][-1]) for recipe in FILMS}
         result: dict[str, Any] = {
             "what": "steps and epochs of training against threads, processes, batch and films",
-            "processor": machine.processor(),
-            "cores": machine.cores(),
+            **sides.about_machine(),
             "goal": GOAL,
             **in_turn(films["paper2021"], 3 if quick else 6, 1 if quick else 2),
             "films": {recipe: grown(recipe, films[recipe], counts[recipe]) for recipe in FILMS},
@@ -216,8 +203,7 @@ def table(result: dict[str, Any]) -> str:
             f"{grown_['private_memory_most_over_least']}.",
         ]
     low, middle, high = result["load_average"]
-    if low > result["cores"] / 2:
-        lines += ["", BUSY]
+    lines += sides.busy(low, result["cores"])  # before the run: nothing of its own
     lines += [
         "",
         f"{result['processor']}, {result['cores']} cores; torch {result['torch']}; load average "
@@ -225,16 +211,6 @@ def table(result: dict[str, Any]) -> str:
         f"{result['steps_a_round']} steps, sides in turn.",
     ]
     return "\n".join(lines)
-
-
-def record(result: dict[str, Any]) -> None:
-    """Keep the result as JSON and put its table into docs/benchmarks.md."""
-    write_json(ROOT / "docs" / "records" / "benchmarks" / "scaling.json", result)
-    page = ROOT / "docs" / "benchmarks.md"
-    begin, end = "<!-- scaling -->\n", "<!-- end scaling -->\n"
-    before, _, rest = page.read_text("utf-8").partition(begin)
-    after = rest.partition(end)[2]
-    page.write_text(f"{before}{begin}{table(result)}\n{end}{after}", "utf-8")
 
 
 def main() -> None:
@@ -245,7 +221,7 @@ def main() -> None:
     result = measure(given.quick)
     print(table(result))
     if given.record:
-        record(result)
+        sides.record(result, "scaling", table(result))
 
 
 if __name__ == "__main__":

@@ -21,9 +21,12 @@ import os
 import statistics
 import sys
 import tempfile
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+import sides
 
 ROOT = Path(__file__).parent.parent
 RECORDS = ROOT / "docs" / "records"
@@ -155,10 +158,6 @@ LINKS = {
     "20 ms held back": (0, 20),
     "100 ms held back": (0, 100),
 }
-BUSY = (
-    "**The machine was busy with other work, so these wall times say little; to be measured again "
-    "on a quiet one.**"
-)
 SMALL, LARGE = 4, 1 << 23
 
 
@@ -172,13 +171,13 @@ def measure(rounds: int, links: list[str], steps: int = 2) -> dict[str, Any]:
     """
     import time
 
-    from hilum import machine
-    from machines import Side, two_machines
+    from machines import Trainees, two_machines
     from scaling import make_films
 
-    with tempfile.TemporaryDirectory(prefix="hilum-bench-") as name:
-        films = make_films(Path(name), "paper2021", 64)
-        apart = Side("paper2021", "cpu:1", films, apart=2)
+    with ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="hilum-bench-"))
+        films = make_films(Path(folder), "paper2021", 64)
+        apart = stack.enter_context(Trainees("paper2021", "cpu:1", films, apart=2))
         alone: list[float] = []
         backward: list[float] = []
 
@@ -196,31 +195,32 @@ def measure(rounds: int, links: list[str], steps: int = 2) -> dict[str, Any]:
         start = 0.0
         for title in links:
             megabits, milliseconds = LINKS[title]
-            with two_machines(megabits, milliseconds) as (inside, address):
+            with ExitStack() as linked:
+                inside, address = linked.enter_context(two_machines(megabits, milliseconds))
                 began = time.perf_counter()
-                side = Side("paper2021", "cpu:2x1", films, inside=inside, address=address)
-                side.ask(batch=BATCH, steps=2)
+                pair = linked.enter_context(
+                    Trainees("paper2021", "cpu:2x1", films, inside=inside, address=address)
+                )
+                pair.ask(batch=BATCH, steps=2)
                 start = start or time.perf_counter() - began
                 times: list[float] = []
                 for _ in range(rounds):
                     look_alone()
                     load.append(os.getloadavg()[0])
-                    times += side.ask(batch=BATCH, steps=steps)[0]["ms"]
+                    times += pair.ask(batch=BATCH, steps=steps)[0]["ms"]
                 if not base:
-                    small, large = side.ask(exchange=[SMALL, LARGE], times=8)[0]["ms"]
+                    small, large = pair.ask(exchange=[SMALL, LARGE], times=8)[0]["ms"]
                     base = {
                         "latency": statistics.median(small) / 2e3,
                         "bytes_a_second": LARGE
                         / (statistics.median(large) - statistics.median(small))
                         * 1e3,
                     }
-                    whole = side.hello["gradient_bytes"]
-                side.close()
+                    whole = pair.hello["gradient_bytes"]
             rows.append({"network": title, "megabits": megabits, "held_back_ms": milliseconds,
                          "ms": round(statistics.median(times), 1), "least": round(min(times), 1),
                          "most": round(max(times), 1)})  # fmt: skip
             print(rows[-1], file=sys.stderr)
-        apart.close()
     early = early_bytes()
     work = Work(statistics.median(alone) / 1e3, 0.0, statistics.median(backward), early,
                 whole - early)  # fmt: skip
@@ -236,8 +236,7 @@ def measure(rounds: int, links: list[str], steps: int = 2) -> dict[str, Any]:
         row["error"] = round(predicted / row["ms"] - 1, 3)
     return {
         "what": "a step of the paper's network in two processes, batch 16, predicted and measured",
-        "processor": machine.processor(),
-        "cores": machine.cores(),
+        **sides.about_machine(),
         "rounds": rounds,
         "load_average": round(statistics.median(load), 2),
         "half_batch_ms": round(1e3 * work.fixed, 1),
@@ -307,8 +306,8 @@ def tables(measured: dict[str, Any], rows: list[dict[str, Any]]) -> dict[str, st
         f"step that the model was given ({measured['half_batch_ms']:.0f} ms, "
         f"{measured['backward_share']:.0%} of it the way back).",
     ]
-    if measured["load_average"] > measured["cores"] + 1:  # its own two processes are most of that
-        checked += ["", BUSY]
+    own = 2  # processes of the run itself
+    checked += sides.busy(measured["load_average"] - own, measured["cores"])
     found = {"checked": "\n".join(checked)}
     names = [network.name for network in NETWORKS]
     for way in ("strong", "weak"):
@@ -395,13 +394,7 @@ def record(measured: dict[str, Any], work: Work, rows: list[dict[str, Any]]) -> 
     page = figure(measured, rows)
     page.savefig(OUT / "scaling.png", dpi=110)
     page.savefig(OUT / "scaling.svg", metadata={"Date": None})
-    path = ROOT / "docs" / "scaling.md"
-    text = path.read_text("utf-8")
-    for name, content in tables(measured, rows).items():
-        begin, end = f"<!-- {name} -->\n", f"<!-- end {name} -->\n"
-        before, _, rest = text.partition(begin)
-        text = f"{before}{begin}{content}\n{end}{rest.partition(end)[2]}"
-    path.write_text(text, "utf-8")
+    sides.put(ROOT / "docs" / "scaling.md", tables(measured, rows))
 
 
 def main() -> None:

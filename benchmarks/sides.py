@@ -19,11 +19,12 @@ from pathlib import Path
 from typing import Any
 
 from hilum import machine
-from hilum.storage import write_json
+from hilum.storage import atomic_write, write_json
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
 PEERS = HERE / "peers"
+PAGE = ROOT / "docs" / "benchmarks.md"
 OWN = Path(sys.executable)
 VERSIONS = ("torch", "keras", "tensorflow", "pillow", "opencv", "simplejpeg")
 
@@ -51,18 +52,30 @@ def make_environment(name: str) -> Path:
 class Process(AbstractContextManager["Process"]):
     """A script of ``peers/`` that works when asked.
 
+    Parameters
+    ----------
+    quiet : what it writes on its standard error is dropped
+
     Attributes
     ----------
     hello : what it said of itself: versions, settings
     """
 
-    def __init__(self, name: str, interpreter: Path, script: str, arguments: Iterable[str]) -> None:
+    def __init__(
+        self,
+        name: str,
+        interpreter: Path,
+        script: str,
+        arguments: Iterable[str],
+        *,
+        quiet: bool = True,
+    ) -> None:
         self.name = name
         self.process = subprocess.Popen(
             [str(interpreter), str(PEERS / script), *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL if quiet else None,
             text=True,
         )
         self.hello = self._answer()
@@ -145,12 +158,12 @@ def quotients(above: Sequence[float], below: Sequence[float]) -> list[float]:
     return [a / b for a, b in zip(above, below, strict=True)]
 
 
-def spread(ratios: Sequence[float]) -> dict[str, float]:
+def spread(ratios: Sequence[float], digits: int = 2) -> dict[str, float]:
     """Median, least and most of the ratios of the rounds."""
     return {
-        "ratio": round(statistics.median(ratios), 2),
-        "least": round(min(ratios), 2),
-        "most": round(max(ratios), 2),
+        "ratio": round(statistics.median(ratios), digits),
+        "least": round(min(ratios), digits),
+        "most": round(max(ratios), digits),
     }
 
 
@@ -191,6 +204,17 @@ def footer(result: Mapping[str, Any], sides: Iterable[Mapping[str, Any]]) -> str
     )
 
 
+def busy(others: float, cores: int) -> list[str]:
+    """Lines that warn where the load average of others was above half of the cores."""
+    if others <= cores / 2:
+        return []
+    return [
+        "",
+        "**The machine was busy with other work, so these wall times say little; to be measured "
+        "again on a quiet one.**",
+    ]
+
+
 def gemm_rate(entry: Mapping[str, Any]) -> float:
     """GFLOP/s of ``peers/gemm.py`` by its median."""
     return round(entry["gflop"] / entry["ms"] * 1e3, 1)
@@ -199,17 +223,25 @@ def gemm_rate(entry: Mapping[str, Any]) -> float:
 def record(result: dict[str, Any], name: str, table: str) -> None:
     """Keep the result as JSON and put its table between the markers of docs/benchmarks.md."""
     write_json(ROOT / "docs" / "records" / "benchmarks" / f"{name}.json", result)
-    page = ROOT / "docs" / "benchmarks.md"
-    page.write_text(placed(page.read_text("utf-8"), name, table), "utf-8")
+    put(PAGE, {name: table})
+
+
+def put(page: Path, tables: Mapping[str, str]) -> None:
+    """Tables by name, each into its place of a page; all of them or none."""
+    text = page.read_text("utf-8")
+    for name, table in tables.items():
+        text = placed(text, name, table)
+    with atomic_write(page, "w") as stream:
+        stream.write(text)
 
 
 def placed(page: str, name: str, table: str) -> str:
-    """The page with ``table`` between ``<!-- name -->`` and ``<!-- end name -->``."""
+    """The page with ``table`` between ``<!-- name -->`` and ``<!-- end name -->``; it has both."""
     begin, end = f"<!-- {name} -->\n", f"<!-- end {name} -->\n"
     before, found, rest = page.partition(begin)
     _, closed, after = rest.partition(end)
     if not (found and closed):
         raise SystemExit(
-            f"benchmark: no place for the table: {begin.strip()} in docs/benchmarks.md"
+            f"benchmark: no place for the table: {begin.strip()} and, below it, {end.strip()}"
         )
     return f"{before}{begin}{table}\n{end}{after}"

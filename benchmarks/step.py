@@ -8,7 +8,8 @@
 Films of 500 x 500 in memory, batches of 16, the same made-up films for all. Each side is a process
 that stays alive; they are asked in turn, A B C A B C, so that a machine that grows slower does so
 for all. Printed and kept: the median of all steps, the ratio to hilum round by round with its
-spread, processor time, and the share of what matrix products of the same run reach.
+spread, processor time, the share of what matrix products of the same run reach, and the parts of
+hilum's step. ``hilum fast`` is another work: the step that ``hilum train`` does by default.
 """
 
 from __future__ import annotations
@@ -26,10 +27,10 @@ from typing import Any
 
 import numpy as np
 
+import roofline
 import sides
 from hilum import machine
 from hilum.datasets import phantom
-from hilum.networks.arithmetic import layer_table, paper_network
 from sides import OWN, Load, Process, Side
 
 BATCH, BATCHES, SIZE = 16, 4, 500
@@ -39,12 +40,14 @@ SIDES: dict[str, tuple[Path, str, list[str]]] = {
     "hilum float32": (OWN, "hilum_step.py", ["float32"]),
     "hilum bfloat16": (OWN, "hilum_step.py", ["bfloat16"]),
     "hilum default": (OWN, "hilum_step.py", ["auto"]),
+    "hilum fast": (OWN, "hilum_step.py", ["auto", "fast"]),
     "keras float32": (KERAS, "keras_step.py", ["float32"]),
     "keras mixed_bfloat16": (KERAS, "keras_step.py", ["mixed_bfloat16"]),
     "pytorch textbook": (OWN, "textbook_step.py", []),
     "gemm float32": (OWN, "gemm.py", ["float32"]),
     "gemm bfloat16": (OWN, "gemm.py", ["bfloat16"]),
 }
+MORE = {"hilum fast": 8}  # short steps: so many times as many of them in a round
 AMX = "amx_bf16" in machine.cpu_flags()
 # Who is compared with whom: (slower, faster, goal).
 RATIOS = [
@@ -81,13 +84,6 @@ def make_films(path: Path) -> None:
     np.savez(path, pixels=np.stack(films), labels=labels)
 
 
-def gflop_a_step() -> float:
-    """Operations of plain sums, forward and backward; the first layer has no input gradient."""
-    work = [layer.multiply_adds for layer in layer_table(paper_network(), SIZE)]
-    first = next(w for w in work if w)
-    return 2 * BATCH * (3 * sum(work) - first) / 1e9
-
-
 def measure(names: list[str], rounds: int, steps: int, busy: bool) -> dict[str, Any]:
     """All sides in turn; with ``busy`` each round is made twice, idle and beside a busy process."""
     load = Load()
@@ -104,10 +100,11 @@ def measure(names: list[str], rounds: int, steps: int, busy: bool) -> dict[str, 
             side.process.ask(2)  # warm up
         for turn in range(rounds):
             for side in turns:
-                side.measure(steps)
+                count = steps * MORE.get(side.name, 1)
+                side.measure(count)
                 if switch is not None:
                     switch(True)
-                    crowded[side.name].append(side.process.ask(steps)["ms"])
+                    crowded[side.name].append(side.process.ask(count)["ms"])
                     switch(False)
             load.round_ended(turn, rounds)
     result: dict[str, Any] = {
@@ -116,7 +113,7 @@ def measure(names: list[str], rounds: int, steps: int, busy: bool) -> dict[str, 
         "load_average": load.entry(),
         "rounds": rounds,
         "steps_a_round": steps,
-        "gflop_a_step": round(gflop_a_step(), 2),
+        "gflop_a_step": round(roofline.gflop_a_step(BATCH, SIZE), 2),
         "sides": {},
     }
     for side in turns:
@@ -137,12 +134,35 @@ def add_limit(result: dict[str, Any]) -> None:
     for name, entry in entries.items():
         if name.startswith("gemm"):
             entry["gflop_a_second"] = sides.gemm_rate(entry)
+    parts = roofline.gflop_by_part(BATCH, SIZE)
     for name, entry in entries.items():
         kind = "bfloat16" if "bfloat16" in (name, entry.get("precision")) or "bf" in name else ""
         limit = entries.get(f"gemm {kind or 'float32'}")
-        if limit and "gflop" not in entry:
+        if limit and "gflop" not in entry and name != "hilum fast":
             ideal = result["gflop_a_step"] / limit["gflop_a_second"] * 1e3
             entry["share_of_gemm_limit"] = round(ideal / entry["ms"], 3)
+            for part, taken in shown(entry).items():
+                if part in parts:
+                    ideal = parts[part] / limit["gflop_a_second"] * 1e3
+                    entry["breakdown"][f"{part}_of_gemm_limit"] = round(ideal / taken, 3)
+
+
+def shown(entry: dict[str, Any]) -> dict[str, float]:
+    """Milliseconds of a step's parts, as the table has them; empty where nobody looked.
+
+    The profiler's shares of the step that was timed without it.
+    """
+    if "breakdown" not in entry:
+        return {}
+    found = entry["breakdown"]["parts"]
+    each = entry["ms"] / sum(found.values())
+    return {
+        "augmentation": each * found["data"],
+        "convolution": each * (found["convolution"] + found["pooling"]),
+        "dense": each * found["dense"],
+        "optimiser": each * found["optimiser"],
+        "rest": each * found["other"],
+    }
 
 
 def table(result: dict[str, Any]) -> str:
@@ -169,6 +189,31 @@ def table(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def parts_table(result: dict[str, Any]) -> str:
+    """Where hilum's steps go, as Markdown."""
+    lines = [
+        "| side | augmentation | convolution, ReLU, pooling | of the GEMM limit | dense | "
+        "of the GEMM limit | optimiser | loss and rest |",
+        "|---|" + "---:|" * 7,
+    ]
+    for name, entry in result["sides"].items():
+        if parts := shown(entry):
+            cells = [name]
+            for part, ms in parts.items():
+                cells.append(f"{ms:.1f} ms, {ms / entry['ms']:.0%}")
+                if part in ("convolution", "dense"):
+                    share = entry["breakdown"].get(f"{part}_of_gemm_limit")
+                    cells.append(f"{share:.2f}" if share else "")
+            lines.append(f"| {' | '.join(cells)} |")
+    lines += [
+        "",
+        "Shares by torch.profiler, from a few steps before the rounds, of the step above. "
+        "`hilum fast` is the step of recipe `fast`, augmentation included, its shards looked at "
+        "one after another in one thread; its batch normalisation is in the rest.",
+    ]
+    return "\n".join(lines)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--rounds", type=int, default=12)
@@ -186,9 +231,10 @@ def main() -> None:
     if any(name.startswith("keras") for name in names):
         sides.make_environment("keras")
     result = measure(names, 3 if given.quick else given.rounds, given.steps, given.busy)
-    print(table(result))
+    print(table(result), parts_table(result), sep="\n\n")
     if given.record:
         sides.record(result, "step-busy" if given.busy else "step", table(result))
+        sides.put(sides.PAGE, {"step-parts": parts_table(result)})
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from figures import draw
 from measure import LINK, TARGET, WAYS, WORKERS, Way
 from wire import all_reduce_bytes
 
+import sides
 from hilum.storage import atomic_write, write_json
 
 Parts = dict[str, dict[str, Any]]
@@ -226,12 +227,6 @@ def record(parts: Parts, missing: Sequence[str], docs: Path, *, quick: bool) -> 
                 for point in zip(way["updates"], way["seconds"], way["loss"], strict=True):
                     rows.writerow([name, run["seed"], *point])
     draw(parts, by_workers(parts), folder)
-    text, made = (docs / "parallelism.md").read_text("utf-8"), page(parts)
-    for name in TABLES:
-        begin, end = f"<!-- {name} -->\n", f"<!-- end {name} -->\n"
-        before, found, rest = text.partition(begin)
-        assert found, f"parallelism.md has no place for the table {name}"
-        shown = made.get(name, "Not measured yet.")
-        text = f"{before}{begin}{shown}\n{end}{rest.partition(end)[2]}"
-    with atomic_write(docs / "parallelism.md", "w") as stream:
-        stream.write(text)
+    made = page(parts)
+    tables = {name: made.get(name, "Not measured yet.") for name in TABLES}
+    sides.put(docs / "parallelism.md", tables)

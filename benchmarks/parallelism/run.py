@@ -55,6 +55,7 @@ def main() -> None:
             taken = time.perf_counter() - begun
             write_json(kept / f"{name}.json", {**found, "took_s": round(taken, 1), **around})
             print(f"{name}: {taken:.0f} s, load {around['load_average']}", file=sys.stderr)
+    sys.path.append(str(ROOT / "benchmarks"))  # what all benchmarks share
     from record import page, record
 
     there = {name: kept / f"{name}.json" for name in usual}

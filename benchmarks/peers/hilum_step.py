@@ -1,6 +1,9 @@
 """One training step of hilum's own learner on films in memory.
 
-python hilum_step.py FILMS.npz float32|bfloat16|auto
+    python hilum_step.py FILMS.npz float32|bfloat16|auto [RECIPE]
+
+The paper's network gets batches that are ready, as its peers do. Another recipe, ``fast``, does
+its whole step: its own size, batch, shards and augmentation.
 """
 
 from __future__ import annotations
@@ -18,10 +21,12 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from protocol import serve  # noqa: E402
 
+from hilum.experiments.compare import breakdown  # noqa: E402
 from hilum.machine import Place  # noqa: E402
 from hilum.networks import kernels  # noqa: E402
+from hilum.training.backends import make_learner  # noqa: E402
 from hilum.training.graph import scale  # noqa: E402
-from hilum.training.learner import TorchLearner  # noqa: E402
+from hilum.training.learner import TorchLearner, shrink  # noqa: E402
 from hilum.training.parts import Films  # noqa: E402
 from hilum.training.placement import settle_precision  # noqa: E402
 from hilum.training.recipe import Recipe  # noqa: E402
@@ -30,26 +35,45 @@ from hilum.training.recipe import Recipe  # noqa: E402
 class InMemory(TorchLearner):
     """The learner without augmentation: its batches are ready."""
 
-    ready: Any
+    def __init__(self, recipe: Recipe, place: Place, films: Films) -> None:
+        super().__init__(recipe, place, (1.0, 1.0))
+        x = scale(torch.from_numpy(films.pixels)[:, None].float(), self.model.input_scaling)
+        x = x.contiguous(memory_format=torch.channels_last)
+        y = torch.from_numpy(films.labels).float()
+        many = recipe.training.batch
+        self.ready = cycle(list(zip(x.split(many), y.split(many), strict=True)))
 
     def prepare(self, batch: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
         return next(self.ready)
 
 
-def main(path: str, precision: str) -> None:
+def alive(learner: InMemory) -> list[float]:
+    """Share of living units behind each block: gradients of the others cost hilum nothing."""
+    found = []
+    with torch.no_grad():
+        a, _ = next(learner.ready)
+        for layer in (m for m in learner.model.children() if isinstance(m, torch.nn.Conv2d)):
+            a = kernels.relu_pool(torch.nn.functional.conv2d(a, layer.weight, layer.bias))
+            found.append(round(float((a > 0).float().mean()), 3))
+    return found
+
+
+def main(path: str, precision: str, name: str = "paper2021") -> None:
     given = np.load(path)
-    pixels, labels = given["pixels"], given["labels"]
-    recipe = Recipe.load("paper2021", [f'training.precision="{precision}"'])
-    films = Films(pixels, np.arange(len(pixels)), labels, np.arange(len(pixels)))
+    recipe = Recipe.load(name, [f'training.precision="{precision}"'])
+    small = shrink(torch.from_numpy(given["pixels"]), recipe.preprocessing.size)
+    count = np.arange(len(small))
+    films = Films(small.numpy(), count, given["labels"], count)
     place = Place.parse("cpu" if precision == "auto" else f"cpu@{precision}").resolved()
     place, probed = settle_precision(place, recipe, films, (1.0, 1.0))
-    learner = InMemory(recipe, place, (1.0, 1.0))
-    batches = []
-    for i in range(0, len(pixels), recipe.training.batch):
-        x = torch.from_numpy(pixels[i : i + recipe.training.batch])[:, None].float()
-        x = scale(x, learner.model.input_scaling).contiguous(memory_format=torch.channels_last)
-        batches.append((x, torch.from_numpy(labels[i : i + recipe.training.batch]).float()))
-    learner.ready = cycle(batches)
+
+    def make() -> Any:
+        if name == "paper2021":
+            return InMemory(recipe, place, films)
+        return make_learner(recipe, place, (1.0, 1.0))
+
+    parts = breakdown.of_learner(make(), films, recipe)  # a profiler leaves its marks
+    learner = make()
     learner.begin(films, 0)
     batch = np.arange(recipe.training.batch)
 
@@ -57,23 +81,18 @@ def main(path: str, precision: str) -> None:
         learner.step(batch, recipe.optimiser.lr)
 
     step()
-    # Gradients of units that ReLU cut off cost nothing, so their share belongs to the record.
-    with torch.no_grad():
-        a, alive = batches[0][0], []
-        for layer in (m for m in learner.model.children() if isinstance(m, torch.nn.Conv2d)):
-            a = kernels.relu_pool(torch.nn.functional.conv2d(a, layer.weight, layer.bias))
-            alive.append(round(float((a > 0).float().mean()), 3))
-    serve(
-        {
-            "torch": torch.__version__,
-            "threads": torch.get_num_threads(),
-            "precision": place.precision,
-            "probed_ms": probed,
-            "kernels": kernels.status(),
-            "alive_after_first_step": alive,
-        },
-        step,
-    )
+    hello = {
+        "torch": torch.__version__,
+        "recipe": name,
+        "threads": torch.get_num_threads(),
+        "precision": place.precision,
+        "probed_ms": probed,
+        "kernels": kernels.status(),
+        "breakdown": parts,
+    }
+    if name == "paper2021":
+        hello["alive_after_first_step"] = alive(learner)
+    serve(hello, step)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -41,6 +42,8 @@ def test_ratios_are_taken_round_by_round(scripts: Any) -> None:
     assert row == {"of": "slow", "over": "fast", "ratio": 3.0, "least": 2.0, "most": 4.0,
                    "goal": 2.0}  # fmt: skip
     assert sides.ratio_table([row])[-1] == "| slow / fast | 3.0 | 2.0–4.0 | ≥ 2.0 |"
+    assert sides.spread([1 / 3, 0.5, 1]) == {"ratio": 0.5, "least": 0.33, "most": 1}
+    assert sides.spread([1 / 3], digits=3)["ratio"] == 0.333
 
 
 def test_a_table_takes_the_place_of_the_one_before(scripts: Any) -> None:
@@ -49,15 +52,48 @@ def test_a_table_takes_the_place_of_the_one_before(scripts: Any) -> None:
     once = sides.placed(page, "x", "new")
     assert once == "a\n<!-- x -->\nnew\n<!-- end x -->\nb\n"
     assert sides.placed(once, "x", "new") == once
-    with pytest.raises(SystemExit, match="no place for the table"):
-        sides.placed(page, "y", "new")
+    for name, lost in (("y", page), ("x", page.replace("end x", "end"))):
+        with pytest.raises(SystemExit, match=f"no place for the table: <!-- {name} -->"):
+            sides.placed(lost, name, "new")
+
+
+def test_a_page_takes_all_tables_or_none(scripts: Any, tmp_path: Path) -> None:
+    sides, page = scripts("sides"), tmp_path / "page.md"
+    page.write_text("<!-- x -->\n<!-- end x -->\n<!-- y -->\n<!-- end y -->\nrest\n", "utf-8")
+    sides.put(page, {"x": "1", "y": "2"})
+    both = "<!-- x -->\n1\n<!-- end x -->\n<!-- y -->\n2\n<!-- end y -->\nrest\n"
+    assert page.read_text("utf-8") == both
+    with pytest.raises(SystemExit):
+        sides.put(page, {"x": "3", "z": "4"})
+    assert page.read_text("utf-8") == both
+
+
+def test_a_busy_machine_is_told(scripts: Any) -> None:
+    sides = scripts("sides")
+    assert sides.busy(1.0, 2) == []
+    assert "busy with other work" in sides.busy(1.1, 2)[-1]
 
 
 def test_the_page_has_a_place_for_every_table(scripts: Any) -> None:
     sides = scripts("sides")
-    page = (FOLDER.parent / "docs" / "benchmarks.md").read_text("utf-8")
-    for name in ("step", "step-busy", "epoch", "time-to-quality", "ingest"):
-        assert sides.placed(page, name, "here").count("here\n<!-- end") == 1
+    benchmarks = (
+        "step",
+        "step-parts",
+        "step-busy",
+        "epoch",
+        "time-to-quality",
+        "ingest",
+        "scaling",
+    )
+    tables = {
+        "benchmarks": benchmarks,
+        "scaling": ("checked", "strong", "weak", "cost"),
+        "parallelism": ("step", "learn", "stale", "delay", "batch", "claims"),
+    }
+    for page, names in tables.items():
+        text = (FOLDER.parent / "docs" / f"{page}.md").read_text("utf-8")
+        for name in names:
+            assert sides.placed(text, name, "here").count("here\n<!-- end") == 1
 
 
 def test_a_side_answers_line_by_line(scripts: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,6 +191,60 @@ def test_the_goal_is_the_fastest_that_scales(scripts: Any) -> None:
     medians = {"hilum": [1.0], "Pillow draft": [1.2], "simplejpeg": [1.1], "Pillow plain": [2.0]}
     goals = {of: goal for of, _, goal in ingest.pairs(medians)}
     assert goals == {"Pillow draft": None, "simplejpeg": 1.0, "Pillow plain": 1.0}
+
+
+def test_the_parts_of_a_step_fill_it_and_know_their_limit(scripts: Any) -> None:
+    step, roofline = scripts("step"), scripts("roofline")
+    sums = roofline.gflop_by_part(step.BATCH, step.SIZE)
+    assert sum(sums.values()) == pytest.approx(roofline.gflop_a_step(step.BATCH, step.SIZE))
+    # Dense layers: 10,816 × 128, 128 × 64 and 64 × 1, three passes, 16 films.
+    assert sums["dense"] == pytest.approx(6 * 16 * (10816 * 128 + 128 * 64 + 64) / 1e9)
+    parts = {"data": 0.0, "transfer": 0.0, "convolution": 150.0, "pooling": 10.0, "dense": 20.0,
+             "optimiser": 10.0, "exchange": 0.0, "other": 10.0}  # fmt: skip
+    result = {
+        "gflop_a_step": round(sum(sums.values()), 2),
+        "sides": {
+            "hilum float32": {"ms": 100.0, "precision": "float32", "breakdown": {"parts": parts}},
+            "hilum fast": {"ms": 50.0, "precision": "float32", "breakdown": {"parts": parts}},
+            "keras float32": {"ms": 400.0},
+            "gemm float32": {"ms": 1e3, "gflop": 100.0},
+        },
+    }
+    step.add_limit(result)
+    mine, fast = result["sides"]["hilum float32"], result["sides"]["hilum fast"]
+    assert sum(step.shown(mine).values()) == pytest.approx(mine["ms"])
+    # 80 ms of convolution at 100 GFLOP/s would be 8 GFLOP.
+    assert mine["breakdown"]["convolution_of_gemm_limit"] == round(sums["convolution"] / 8, 3)
+    assert "share_of_gemm_limit" not in fast and "dense_of_gemm_limit" not in fast["breakdown"]
+    first, second = step.parts_table(result).splitlines()[2:4]
+    assert first.startswith("| hilum float32 | 0.0 ms, 0% | 80.0 ms, 80% | ")
+    assert second == (
+        "| hilum fast | 0.0 ms, 0% | 40.0 ms, 80% |  | 5.0 ms, 10% |  | 2.5 ms, 5% | 2.5 ms, 5% |"
+    )
+
+
+@pytest.mark.parametrize("recipe", ["paper2021", "fast"])
+def test_hilums_own_side_says_where_its_step_goes(recipe: str, tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 500, 500), dtype=np.uint8)
+    np.savez(tmp_path / "films.npz", pixels=pixels, labels=np.arange(64, dtype=np.int8) % 2)
+    given = [str(tmp_path / "films.npz"), "float32", recipe]
+    code = (  # profiled for one step, not for six
+        "import runpy, sys; from hilum.experiments.compare import breakdown\n"
+        "breakdown.WARM = breakdown.STEPS = 1\n"
+        "sys.path.insert(0, sys.argv[1])\n"
+        "runpy.run_path(sys.argv[2])['main'](*sys.argv[3:])"
+    )
+    peers = FOLDER / "peers"
+    asked = subprocess.run(
+        [sys.executable, "-c", code, str(peers), str(peers / "hilum_step.py"), *given],
+        input="2\n", capture_output=True, text=True,
+    )  # fmt: skip
+    assert asked.returncode == 0, asked.stderr
+    hello, answer = map(json.loads, asked.stdout.splitlines())
+    assert hello["recipe"] == recipe and len(answer["ms"]) == 2
+    parts = hello["breakdown"]["parts"]
+    assert max(parts, key=lambda part: parts[part]) == "convolution"
+    assert (parts["data"] > 0.5) == (recipe == "fast")  # ms: the paper's batches are ready
 
 
 def test_an_epoch_is_told_by_film(scripts: Any) -> None:

@@ -59,7 +59,6 @@ def test_goals_are_judged_with_the_figure_reached(module: Any) -> None:
     }
     found = [(g["reached"], g["met"]) for g in gpu.judged(result)]
     assert found == [(9.0, True), (4.9, False), (None, False)]
-    assert gpu.spread([2, 6, 4], [1, 2, 4]) == {"ratio": 2, "least": 1, "most": 3}
     epochs = [SimpleNamespace(seconds=0.5, val_auroc=a) for a in (0.5, 0.9, 0.95)]
     assert gpu.reached(epochs, 0.901) == 1.0 and gpu.reached(epochs, 0.99) is None
 
@@ -109,6 +108,32 @@ def test_what_is_timed_apart_changes_nothing(module: Any) -> None:
     fit(plain, recipe, films, films, rate=rate, ended=expected.append)
     assert [e.loss for e in epochs] == [e.loss for e in expected]
     assert found["start_up_seconds"] > 0 and found["seconds"] > 0 and len(found["epochs"]) == 2
+
+
+def test_a_ratio_beside_the_textbook_is_taken_a_step_and_by_round(
+    module: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """With sides that only claim to have worked: eight steps an answer, growing slower."""
+    import numpy as np
+
+    from hilum.training.parts import Films
+
+    for script, ms in (("textbook_gpu.py", 80.0), ("hilum_gpu.py", 16.0)):
+        (tmp_path / script).write_text(
+            "import json, sys\nprint(json.dumps({'steps': 8}), flush=True)\n"
+            "for turn, line in enumerate(sys.stdin):\n"
+            f"    ms = [{ms} * (turn + 1)] * int(line.split()[0])\n"
+            "    print(json.dumps({'ms': ms, 'cpu_ms': 0}), flush=True)\n"
+        )
+    gpu, sides = module("gpu"), module("sides")
+    monkeypatch.setattr(sides, "PEERS", tmp_path)
+    films = Films(np.zeros((2, 4, 4), np.uint8), np.arange(2), np.arange(2, dtype=np.int8),
+                  np.arange(2))  # fmt: skip
+    found = gpu.beside_a_textbook(films, 3)
+    # The first answer warms up; rounds are the second to the fourth.
+    assert found["ms_per_step"] == {"textbook": 30, "hilum float32": 6, "hilum bfloat16": 6}
+    assert found["ratios"]["hilum bfloat16"] == {"ratio": 5, "least": 5, "most": 5}
+    assert "textbook" not in found["ratios"]
 
 
 def test_it_refuses_without_a_gpu() -> None:

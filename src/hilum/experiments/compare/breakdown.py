@@ -94,6 +94,11 @@ def breakdown(job: Job) -> dict[str, Any]:
             learner.leave()  # type: ignore[attr-defined]
 
 
+def of_learner(learner: Any, films: Any, recipe: Any) -> dict[str, Any]:
+    """The same for a learner on torch that has these films at hand; it is spent afterwards."""
+    return _torch(learner, films, recipe, _batches(len(films), recipe))
+
+
 def _batches(films: int, recipe: Any) -> list[NDArray[np.int64]]:
     """Whole batches in the order of the first epoch, as many as are ever wanted."""
     from hilum.training.loop import batches, order

@@ -1,30 +1,23 @@
 from __future__ import annotations
 
 import csv
-import importlib.util
+import importlib
 import itertools
 import json
 import math
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture(scope="module")
-def model() -> Any:
-    spec = importlib.util.spec_from_file_location(
-        "scaling_model", ROOT / "benchmarks" / "scaling_model.py"
-    )
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["scaling_model"] = module
-    spec.loader.exec_module(module)
-    return module
+@pytest.fixture
+def model(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    return importlib.import_module("scaling_model")
 
 
 @pytest.fixture
