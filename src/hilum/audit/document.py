@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import hilum
-from hilum import report
+from hilum import names, report
 from hilum.audit import duplicates, figures, probes, survey
 from hilum.audit.duplicates import KINDS, Group
 from hilum.audit.findings import Finding
@@ -47,8 +47,9 @@ def write_report(audit: Audit, workers: Workers) -> None:
         [section for section in made if section is not None],
         foot=(
             f"Made by hilum {hilum.__version__}. This file is complete in itself: it fetches "
-            "nothing. <b>It embeds films and names their files</b>, so pass it on only as far as "
-            "you may pass on the films." + (f" Films: {escape(str(licence))}" if licence else "")
+            f"nothing. <b>It embeds films{'' if names.hidden() else ' and names their files'}</b>, "
+            "so pass it on only as far as you may pass on the films."
+            + (f" Films: {escape(str(licence))}" if licence else "")
         ),
     )
     (audit.folder / "report.html").write_text(text, encoding="utf-8")
@@ -112,7 +113,7 @@ def _films(audit: Audit) -> Section:
     for items, title in ((seen.unreadable, "Unreadable films"), (seen.refused, "No model answers")):
         if items:
             rows = [
-                [f"<code>{escape(manifest.path[row])}</code>", escape(reason.text)]
+                [f"<code>{escape(manifest.shown(manifest.path[row]))}</code>", escape(reason.text)]
                 for row, reason in items[:50]
             ]
             more = f"<p>{len(items) - 50:,} more are in facts.csv.</p>" if len(items) > 50 else ""
@@ -186,16 +187,18 @@ def _pairs(audit: Audit, groups: Sequence[Group], workers: Workers) -> str:
     cells = []
     for k, group in enumerate(groups):
         pictures = "".join(
-            report.image(png(film), manifest.path[row])
+            report.image(png(film), manifest.shown(manifest.path[row]))
             for film, row in zip(films[2 * k : 2 * k + 2], group.rows, strict=False)
             if not isinstance(film, UnreadableFilm)
         )
-        names = "".join(f"<span>{escape(manifest.path[row])}</span>" for row in group.rows[:2])
+        called = "".join(
+            f"<span>{escape(manifest.shown(manifest.path[row]))}</span>" for row in group.rows[:2]
+        )
         more = f", {len(group.rows)} films" if len(group.rows) > 2 else ""
         alike = f", correlation {group.similarity:.2f}" if group.kind == "near" else ""
         cells.append(
             f'<figure class="film"><div>{pictures}</div><figcaption><b>{KINDS[group.kind]}</b>'
-            f"{alike}{more}{names}</figcaption></figure>"
+            f"{alike}{more}{called}</figcaption></figure>"
         )
     return f'<div class="films twice">{"".join(cells)}</div>'
 
