@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -116,6 +117,44 @@ def test_what_headers_say_of_people_is_in_no_output(
         assert not found, f"{path.relative_to(out)}: {found}"
 
 
+#: A training of one epoch: what it says of people takes no longer to show.
+TINY = [text for change in ("network.options.width=8", "network.options.blocks=[1]",
+        "preprocessing.size=32", "training.epochs=1", "training.batch=16",
+        "finish.shifts=['crop']") for text in ("--set", change)]  # fmt: skip
+
+
+def test_nor_is_it_in_a_run_and_its_evaluation(
+    films: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from PIL import Image
+
+    monkeypatch.chdir(tmp_path)
+    table = films / "labels.csv"
+    kept = tmp_path / "kept.csv"  # training stops at 2 % unreadable films: the broken ones are out
+    rows = table.read_text().splitlines()
+    kept.write_text("\n".join([rows[0], *rows[5:]]) + "\n")
+    commands = (
+        ["train", str(kept), "--images", str(films), "--on", "cpu:1@float32", "-o", "run", *TINY],
+        ["evaluate", "run/films.csv", "--model", "run", "-o", "judged"],
+        ["evaluate", "run/films.csv", "--model", "run", "--part", "train", "--json"],
+    )
+    for number, command in enumerate(commands):
+        assert run(command) == 0, command
+        shown = capfd.readouterr()
+        Path(f"{number}.log").write_text(shown.out + shown.err)
+    files = [path for path in tmp_path.rglob("*") if path.is_file() and path != kept]
+    names = {path.name for path in files}
+    assert {"films.csv", "environment.json", "recipe.toml", "epochs.csv", "checkpoint.pt",
+            "augmented.png", "curves.png", "model.onnx", "bundle.json", "MODEL_CARD.md",
+            "scores.csv", "metrics.json", "report.html", "2.log"} <= names  # fmt: skip
+    for path in files:
+        content = path.read_bytes().lower()
+        if path.suffix == ".png":  # texts may be packed
+            content += repr(Image.open(path).info).lower().encode()
+        found = [secret for secret in SECRETS if secret.encode() in content]
+        assert not found, f"{path.relative_to(tmp_path)}: {found}"
+
+
 def test_a_search_would_find_them(films: Path) -> None:
     content = b"".join(path.read_bytes() for path in films.rglob("*.dcm")).lower()
     assert not [secret for secret in SECRETS if secret.encode() not in content]
@@ -204,6 +243,25 @@ def test_names_of_files_are_hidden_where_that_is_asked_for(
     metrics = [json.loads((tmp_path / f / "judged" / "metrics.json").read_text())["parts"]
                for f in ("plain", "hidden")]  # fmt: skip
     assert metrics[0] == metrics[1]
+
+
+def test_a_run_hides_names_but_in_the_manifest_that_it_reads(
+    named: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    data = tmp_path / "Ospedale_Segreto"
+    shutil.copytree(named, data, ignore=shutil.ignore_patterns("Falloppio.jpeg", "IM-0001*"))
+    out = tmp_path / "out"
+    runs = str(out / "run")
+    for command in (
+        ["train", str(data), "--on", "cpu:1@float32", "-o", runs, *TINY],
+        ["evaluate", f"{runs}/films.csv", "--model", runs, "-o", str(out / "judged")],
+    ):
+        assert run([*command, "--hide-names"]) in (0, 4), command
+        (out / f"{command[0]}.log").write_text("".join(capfd.readouterr()))
+    assert not _told(out)
+    assert "vesalius" in (out / "run" / "films.csv").read_text().lower()  # as the docs say
+    with (out / "run" / "scores.csv").open(newline="") as stream:
+        assert all(row["film"].startswith("film-") for row in csv.DictReader(stream))
 
 
 def column_of(text: str, name: str) -> list[str]:
