@@ -2,9 +2,9 @@
 
     HILUM_FILMS=... python benchmarks/film_answers.py
 
-A row a file of ``$HILUM_FILMS/dicom`` and ``ood``, by the same library call as ``hilum predict``, in
-``docs/records/films/answers.csv``: the decision, the codes of its reasons, the code of its error and
-the first digits of the model's digest. No pixels.
+A row a file of ``$HILUM_FILMS/dicom`` and ``ood``, by the same library call as ``hilum predict``,
+in ``docs/records/films/answers.csv``: the decision, the codes of its reasons, the code of its
+error and the first digits of the model's digest. No pixels.
 """
 
 from __future__ import annotations
