@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 import hilum
 from hilum import names, report
@@ -306,7 +305,7 @@ def _median(values: NDArray[np.float64], form: str) -> str:
 
 def _average(audit: Audit) -> Section | None:
     """The mean film of each part and class: borders, letters and posture show as they are."""
-    from hilum.films.picture import mosaic, png
+    from hilum.films.picture import mosaic, png, resized
 
     manifest, seen = audit.manifest, audit.seen
     part = np.array(manifest.part, object)
@@ -317,8 +316,7 @@ def _average(audit: Audit) -> Section | None:
                 continue
             rows = np.flatnonzero((part == name) & (manifest.label == kind) & seen.readable)
             total = sum(batch.sum(axis=0, dtype=np.float64) for batch in seen.batches(rows))
-            mean = Image.fromarray((total / len(rows)).astype(np.float32))
-            films.append(np.asarray(mean.resize((160, 160), Image.Resampling.BICUBIC)))
+            films.append(resized(total / len(rows), 160, 160, cubic=True))
             words.append(f"{name} {manifest.classes[kind]} ({count:,})".strip())
     if not films:
         return None
