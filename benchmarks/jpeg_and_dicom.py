@@ -75,7 +75,8 @@ def main() -> None:
         model = load(options.model)
         options.sizes = [model.bundle.preprocessing.size]
     record: dict[str, Any] = {
-        "command": "python benchmarks/jpeg_and_dicom.py",
+        "command": "python benchmarks/jpeg_and_dicom.py"
+        + (f" --model {options.model}" if options.model else ""),
         "films": len(files),
         "sizes": {},
     }

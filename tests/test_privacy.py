@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import csv
+import json
+import re
+import shutil
 from pathlib import Path
 
 import pytest
 from pydicom import dcmread
 
+from hilum import names
 from hilum.bundle import Bundle
 from hilum.cli.app import run
 from hilum.datasets import phantom
+from hilum.datasets.manifest import Manifest
 
 PLANTED = {
     "PatientName": "Vesalius^Andreas",
@@ -19,7 +24,7 @@ PLANTED = {
     "OtherPatientIDs": "OLD-8889123",
     "PatientAddress": "Brusselstraat 45",
     "AccessionNumber": "ACC-777123",
-    "StudyID": "ST-424242",
+    "StudyID": "ST-Q4242Q",
     "StudyDate": "20010203",
     "SeriesDate": "20010204",
     "ContentDate": "20010205",
@@ -34,9 +39,9 @@ PLANTED = {
     "SOPInstanceUID": "1.2.826.0.1.3680043.77777003",
     "DeviceSerialNumber": "SN-31415926",
 }
-#: What must be found nowhere, whatever the case.
+#: What must be found nowhere, whatever the case; no digits that a rate may have (14 of 33 ...).
 SECRETS = (
-    *("vesalius", "5551234", "15141231", "8889123", "brusselstraat", "777123", "424242"),
+    *("vesalius", "5551234", "15141231", "8889123", "brusselstraat", "777123", "st-q4242q"),
     *("2001020", "131415", "segreto", "falloppio", "eustachi", "7777700", "31415926"),
 )
 
@@ -112,6 +117,194 @@ def test_what_headers_say_of_people_is_in_no_output(
         assert not found, f"{path.relative_to(out)}: {found}"
 
 
+#: A training of one epoch: what it says of people takes no longer to show.
+TINY = [text for change in ("network.options.width=8", "network.options.blocks=[1]",
+        "preprocessing.size=32", "training.epochs=1", "training.batch=16",
+        "finish.shifts=['crop']") for text in ("--set", change)]  # fmt: skip
+
+
+def test_nor_is_it_in_a_run_and_its_evaluation(
+    films: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from PIL import Image
+
+    monkeypatch.chdir(tmp_path)
+    table = films / "labels.csv"
+    kept = tmp_path / "kept.csv"  # training stops at 2 % unreadable films: the broken ones are out
+    rows = table.read_text().splitlines()
+    kept.write_text("\n".join([rows[0], *rows[5:]]) + "\n")
+    commands = (
+        ["train", str(kept), "--images", str(films), "--on", "cpu:1@float32", "-o", "run", *TINY],
+        ["evaluate", "run/films.csv", "--model", "run", "-o", "judged"],
+        ["evaluate", "run/films.csv", "--model", "run", "--part", "train", "--json"],
+    )
+    for number, command in enumerate(commands):
+        assert run(command) == 0, command
+        shown = capfd.readouterr()
+        Path(f"{number}.log").write_text(shown.out + shown.err)
+    files = [path for path in tmp_path.rglob("*") if path.is_file() and path != kept]
+    names = {path.name for path in files}
+    assert {"films.csv", "environment.json", "recipe.toml", "epochs.csv", "checkpoint.pt",
+            "augmented.png", "curves.png", "model.onnx", "bundle.json", "MODEL_CARD.md",
+            "scores.csv", "metrics.json", "report.html", "2.log"} <= names  # fmt: skip
+    for path in files:
+        content = path.read_bytes().lower()
+        if path.suffix == ".png":  # texts may be packed
+            content += repr(Image.open(path).info).lower().encode()
+        found = [secret for secret in SECRETS if secret.encode() in content]
+        assert not found, f"{path.relative_to(tmp_path)}: {found}"
+
+
 def test_a_search_would_find_them(films: Path) -> None:
     content = b"".join(path.read_bytes() for path in films.rglob("*.dcm")).lower()
     assert not [secret for secret in SECRETS if secret.encode() not in content]
+
+
+#: What names of folders and files tell of people, whatever the case.
+NAMED = ("vesalius", "5551234", "segreto", "falloppio", "brusselstraat")
+
+
+@pytest.fixture(scope="module")
+def named(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Class folders whose every name tells something; one film is cut short, one is there twice
+    under two classes, one file is no film, one folder is no part."""
+    root = tmp_path_factory.mktemp("home") / "Ospedale_Segreto"
+    phantom.make(root, films=140, size=(48, 60), layout="kermany", seed=5)
+    for number, film in enumerate(sorted(root.rglob("*.jpeg"))):
+        film.rename(film.with_name(f"{film.stem}_Vesalius_MRN5551234_{number}.jpeg"))
+    negative, positive = sorted(root.glob("test/NORMAL/*")), sorted(root.glob("test/PNEUMONIA/*"))
+    negative[0].write_bytes(negative[0].read_bytes()[:-300])
+    (negative[1].with_name("Falloppio.jpeg")).write_bytes(positive[0].read_bytes())
+    (root / "train" / "Falloppio.txt").write_text("no film")
+    (root / "Brusselstraat_45").mkdir()
+    (root / "Brusselstraat_45" / "film.jpeg").write_bytes(positive[0].read_bytes())
+    return root
+
+
+def _told(folder: Path) -> list[str]:
+    """Files of results below a folder that name somebody; films.csv and films.json hold paths."""
+    found = []
+    for path in (p for p in folder.rglob("*") if p.is_file() and p.stem != "films"):
+        where = str(path.relative_to(folder)).lower()
+        content = path.read_bytes().lower() + where.encode()
+        found += [f"{where}: {name}" for name in NAMED if name.encode() in content]
+    return found
+
+
+def _results(
+    named: Path, model: str, out: Path, capfd: pytest.CaptureFixture[str], *option: str
+) -> None:
+    data = str(named)
+    for number, (command, code) in enumerate(
+        [
+            (["index", data, "-o", str(out / "films.csv")], 0),
+            (["index", data, "-o", str(out / "more" / "films.csv"), "--json"], 0),
+            (["audit", data, "-o", str(out / "audited")], 4),
+            (["audit", data, "-o", str(out / "audited-again"), "--json"], 4),
+            (["evaluate", data, "--model", model, "-o", str(out / "judged")], 4),
+            (["evaluate", data, "--model", model, "-o", str(out / "judged-again"), "--json"], 4),
+            (["predict", data, "--model", model, "--heatmaps", str(out / "maps")], 4),
+            (["predict", data, "--model", model, "--json"], 4),
+            (["predict", data, "--model", model, "--format", "csv"], 4),
+        ]
+    ):  # fmt: skip
+        assert run([*command, *option]) == code, command
+        shown = capfd.readouterr()
+        (out / f"{number}.log").write_text(shown.out + shown.err)
+
+
+def test_names_of_files_are_hidden_where_that_is_asked_for(
+    named: Path, bundle: Bundle, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    model = str(bundle.write(tmp_path / "m.hilum"))
+    for folder, option in (("plain", ()), ("hidden", ("--hide-names",))):
+        (tmp_path / folder).mkdir()
+        _results(named, model, tmp_path / folder, capfd, *option)
+    told = "\n".join(_told(tmp_path / "plain"))
+    assert all(name in told for name in NAMED)  # without the option each can be found
+    for result in ("audit.json", "duplicates.csv", "facts.csv", "report.html", "scores.csv",
+                   "metrics.json", "maps/", "0.log", "1.log", "2.log", "8.log"):  # fmt: skip
+        assert result in told
+    assert not _told(tmp_path / "hidden")
+
+    def column(table: Path, name: str) -> list[str]:
+        with table.open(newline="") as stream:
+            return [row[name] for row in csv.DictReader(stream)]
+
+    hidden = tmp_path / "hidden"
+    audited = column(hidden / "audited" / "facts.csv", "path")
+    judged = column(hidden / "judged" / "scores.csv", "film")
+    answers = column_of((hidden / "8.log").read_text(), "film")
+    assert len(set(audited)) == len(audited) and set(judged) < set(audited) < set(answers)
+    assert {path.stem for path in (hidden / "maps").iterdir()} < set(answers)
+    # Hiding changes names and nothing else: the manifest finds its films, figures are the same.
+    made = [Manifest.read(tmp_path / f / "films.csv") for f in ("plain", "hidden")]
+    assert made[0].digest == made[1].digest and made[1].files()[0].is_file()
+    metrics = [json.loads((tmp_path / f / "judged" / "metrics.json").read_text())["parts"]
+               for f in ("plain", "hidden")]  # fmt: skip
+    assert metrics[0] == metrics[1]
+
+
+def test_a_run_hides_names_but_in_the_manifest_that_it_reads(
+    named: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    data = tmp_path / "Ospedale_Segreto"
+    shutil.copytree(named, data, ignore=shutil.ignore_patterns("Falloppio.jpeg", "IM-0001*"))
+    out = tmp_path / "out"
+    runs = str(out / "run")
+    for command in (
+        ["train", str(data), "--on", "cpu:1@float32", "-o", runs, *TINY],
+        ["evaluate", f"{runs}/films.csv", "--model", runs, "-o", str(out / "judged")],
+    ):
+        assert run([*command, "--hide-names"]) in (0, 4), command
+        (out / f"{command[0]}.log").write_text("".join(capfd.readouterr()))
+    assert not _told(out)
+    assert "vesalius" in (out / "run" / "films.csv").read_text().lower()  # as the docs say
+    with (out / "run" / "scores.csv").open(newline="") as stream:
+        assert all(row["film"].startswith("film-") for row in csv.DictReader(stream))
+
+
+def column_of(text: str, name: str) -> list[str]:
+    lines = text.splitlines()
+    start = next(i for i, line in enumerate(lines) if line.startswith("film,"))
+    return [row[name] for row in csv.DictReader(lines[start:]) if row["sha256"] or row["error"]]
+
+
+@pytest.mark.parametrize("hide", [False, True])
+def test_errors_name_files_only_where_they_may(
+    hide: bool, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    films = tmp_path / "films"
+    phantom.make(films, films=12, size=(48, 60), layout="kermany", seed=1)
+    film = next(films.glob("train/PNEUMONIA/*"))
+    leaking = film.with_name("person5_virus_1_Vesalius.jpeg")
+    film.rename(leaking)
+    (films / "test/PNEUMONIA/person5_virus_2_Vesalius.jpeg").write_bytes(leaking.read_bytes())
+    table = tmp_path / "labels.csv"
+    for case in ("leak", "twice", "absent", "outside"):
+        source = str(films if case in ("leak", "outside") else table)
+        if case == "twice":
+            table.write_text("path,label\nVesalius.png,0\nVesalius.png,1\n")
+        if case == "absent":
+            table.write_text("path,label\nVesalius.png,0\n")
+        if case == "outside":
+            (films / "train" / "Vesalius.jpeg").write_bytes(leaking.read_bytes())
+        code = run(["index", source, "-o", str(tmp_path / f"{case}.csv"),
+                    *(["--hide-names"] if hide else [])])  # fmt: skip
+        assert code in (2, 3), case
+        assert ("vesalius" in capfd.readouterr().err.lower()) is not hide, case
+
+
+def test_a_setting_of_the_environment_hides_names_too(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    path = tmp_path / "Vesalius.png"
+    assert names.shown(path) == str(path)
+    monkeypatch.setenv(names.VARIABLE, "1")
+    hidden = names.shown(path)
+    assert re.fullmatch("film-[0-9a-f]{16}", hidden)
+    assert hidden == names.shown("Vesalius.png", tmp_path) != names.shown("vesalius.png", tmp_path)
+    monkeypatch.setenv("HILUM_CONFIG", str(tmp_path / "another-user"))
+    assert names.shown(path) != hidden
+    monkeypatch.setenv(names.VARIABLE, "0")
+    assert names.shown(path) == str(path)

@@ -198,7 +198,9 @@ def test_a_film_that_is_gone_is_unreadable_and_comes_back(films, root):
 def test_too_many_unreadable_films_stop_the_run_and_keep_what_was_made(films, write, root, decoded):
     write("PNEUMONIA/bad0.png", "PNEUMONIA/bad1.png", "PNEUMONIA/bad2.png", data=b"not a film")
     manifest = index(root, draw=False)
-    with pytest.raises(TooManyUnreadable, match=r"2 so far \(bad0\.png: .*; bad1\.png") as caught:
+    with pytest.raises(
+        TooManyUnreadable, match=r"2 so far \(PNEUMONIA/bad0\.png: .*; PNEUMONIA/bad1\.png"
+    ) as caught:
         Cache.fill(manifest, SMALL, workers=0)
     assert "\n" not in str(caught.value)
     assert len(decoded) == 40

@@ -6,9 +6,10 @@ import sys
 
 import pytest
 
-from hilum.datasets.patients import agent, hashed, known_patient, patient_key
+from hilum.datasets.patients import agent, known_patient, patient_key
 from hilum.errors import Refused
 from hilum.machine import config_folder
+from hilum.names import hashed
 
 
 @pytest.mark.parametrize(
@@ -57,7 +58,7 @@ def test_hashes_are_keyed_and_stay():
     key = config_folder() / "patients.key"
     assert stat.S_IMODE(key.stat().st_mode) == 0o600
     before = hashed("12345")
-    code = "from hilum.datasets.patients import hashed; print(hashed('12345'))"
+    code = "from hilum.names import hashed; print(hashed('12345'))"
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert told.stdout.strip() == before
 

@@ -11,10 +11,10 @@ from hilum.datasets import phantom
 from hilum.datasets.cache import Cache
 from hilum.datasets.index import index
 from hilum.datasets.manifest import Manifest
-from hilum.datasets.patients import hashed
 from hilum.errors import Refused, UsageError
 from hilum.films.preprocess import Preprocessing
 from hilum.films.read import read
+from hilum.names import hashed
 
 NIH = (
     "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position,"

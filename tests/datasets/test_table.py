@@ -5,8 +5,8 @@ import gzip
 import pytest
 
 from hilum.datasets.index import index
-from hilum.datasets.patients import hashed
 from hilum.errors import Refused, UsageError
+from hilum.names import hashed
 
 
 @pytest.fixture
@@ -99,7 +99,7 @@ def test_no_text(root):
 
 def test_a_label_changed_in_the_table_changes_no_patient_and_no_part(films, root, monkeypatch):
     # Under some keys so few films leave a class out of a part, and another salt is drawn.
-    monkeypatch.setattr("hilum.datasets.patients._key", lambda: bytes(32))
+    monkeypatch.setattr("hilum.names._key", lambda folder: bytes(32))
     rows = [f"films/{i}.png,{i % 2},p{i}" for i in range(20)]
     before = index(table(root, "path,label,patient", *rows))
     rows[3] = "films/3.png,0,p3"

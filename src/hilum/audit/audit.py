@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import hilum
-from hilum import machine
+from hilum import machine, names
 from hilum.audit import duplicates, probes, survey
 from hilum.audit.duplicates import KINDS, Group
 from hilum.audit.findings import Finding
@@ -54,12 +54,15 @@ class Audit:
     @property
     def name(self) -> str:
         """What the data set is called: its folder's name, never where it lies."""
-        return self.manifest.root.name
+        return self.manifest.name
 
     @property
     def unreadable(self) -> list[tuple[str, str]]:
         """(path, reason) of the films that could not be read."""
-        return [(self.manifest.path[row], reason.text) for row, reason in self.seen.unreadable]
+        return [
+            (self.manifest.shown(self.manifest.path[row]), reason.text)
+            for row, reason in self.seen.unreadable
+        ]
 
     def table(self) -> tuple[list[str], list[list[str]]]:
         """Heads and rows of the findings, for a terminal."""
@@ -89,7 +92,7 @@ class Audit:
                     {
                         "kind": group.kind,
                         "similarity": round(group.similarity, 4),
-                        "films": [manifest.path[row] for row in group.rows],
+                        "films": [manifest.shown(manifest.path[row]) for row in group.rows],
                     }
                     for group in self.groups[:LISTED]
                 ],
@@ -188,7 +191,8 @@ def _listed(items: list[tuple[int, Any]], manifest: Manifest) -> dict[str, Any]:
         "films": len(items),
         "by_code": dict(Counter(reason.code for _, reason in items).most_common()),
         "listed": [
-            {"film": manifest.path[row], **reason.as_dict()} for row, reason in items[:LISTED]
+            {"film": manifest.shown(manifest.path[row]), **reason.as_dict()}
+            for row, reason in items[:LISTED]
         ],
     }
 
@@ -202,8 +206,9 @@ def _write_copies(found: Audit) -> None:
             for row in group.rows:
                 label = int(manifest.label[row])
                 table.writerow(
-                    [number, group.kind, f"{group.similarity:.4f}", manifest.path[row],
-                     "" if label < 0 else label, manifest.patient[row], manifest.part[row]]
+                    [number, group.kind, f"{group.similarity:.4f}",
+                     manifest.shown(manifest.path[row]), "" if label < 0 else label,
+                     names.patient(manifest.patient[row]), manifest.part[row]]
                 )  # fmt: skip
 
 
@@ -231,7 +236,8 @@ def _write_facts(found: Audit) -> None:
             label = int(manifest.label[row])
             numbers = [seen.numbers[name][row] for name in NUMBERS]
             table.writerow(
-                [path, "" if label < 0 else label, manifest.patient[row], manifest.part[row],
+                [manifest.shown(path), "" if label < 0 else label,
+                 names.patient(manifest.patient[row]), manifest.part[row],
                  *("" if np.isnan(x) else f"{x:.6g}" if x % 1 else int(x) for x in numbers),
                  *(seen.words[name][row] for name in WORDS),
                  seen.file[row].tobytes().hex() if seen.readable[row] else "",

@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 import hilum
-from hilum import report
+from hilum import names, report
 from hilum.audit import duplicates, figures, probes, survey
 from hilum.audit.duplicates import KINDS, Group
 from hilum.audit.findings import Finding
@@ -47,8 +46,9 @@ def write_report(audit: Audit, workers: Workers) -> None:
         [section for section in made if section is not None],
         foot=(
             f"Made by hilum {hilum.__version__}. This file is complete in itself: it fetches "
-            "nothing. <b>It embeds films and names their files</b>, so pass it on only as far as "
-            "you may pass on the films." + (f" Films: {escape(str(licence))}" if licence else "")
+            f"nothing. <b>It embeds films{'' if names.hidden() else ' and names their files'}</b>, "
+            "so pass it on only as far as you may pass on the films."
+            + (f" Films: {escape(str(licence))}" if licence else "")
         ),
     )
     (audit.folder / "report.html").write_text(text, encoding="utf-8")
@@ -112,7 +112,7 @@ def _films(audit: Audit) -> Section:
     for items, title in ((seen.unreadable, "Unreadable films"), (seen.refused, "No model answers")):
         if items:
             rows = [
-                [f"<code>{escape(manifest.path[row])}</code>", escape(reason.text)]
+                [f"<code>{escape(manifest.shown(manifest.path[row]))}</code>", escape(reason.text)]
                 for row, reason in items[:50]
             ]
             more = f"<p>{len(items) - 50:,} more are in facts.csv.</p>" if len(items) > 50 else ""
@@ -186,16 +186,18 @@ def _pairs(audit: Audit, groups: Sequence[Group], workers: Workers) -> str:
     cells = []
     for k, group in enumerate(groups):
         pictures = "".join(
-            report.image(png(film), manifest.path[row])
+            report.image(png(film), manifest.shown(manifest.path[row]))
             for film, row in zip(films[2 * k : 2 * k + 2], group.rows, strict=False)
             if not isinstance(film, UnreadableFilm)
         )
-        names = "".join(f"<span>{escape(manifest.path[row])}</span>" for row in group.rows[:2])
+        called = "".join(
+            f"<span>{escape(manifest.shown(manifest.path[row]))}</span>" for row in group.rows[:2]
+        )
         more = f", {len(group.rows)} films" if len(group.rows) > 2 else ""
         alike = f", correlation {group.similarity:.2f}" if group.kind == "near" else ""
         cells.append(
             f'<figure class="film"><div>{pictures}</div><figcaption><b>{KINDS[group.kind]}</b>'
-            f"{alike}{more}{names}</figcaption></figure>"
+            f"{alike}{more}{called}</figcaption></figure>"
         )
     return f'<div class="films twice">{"".join(cells)}</div>'
 
@@ -303,7 +305,7 @@ def _median(values: NDArray[np.float64], form: str) -> str:
 
 def _average(audit: Audit) -> Section | None:
     """The mean film of each part and class: borders, letters and posture show as they are."""
-    from hilum.films.picture import mosaic, png
+    from hilum.films.picture import mosaic, png, resized
 
     manifest, seen = audit.manifest, audit.seen
     part = np.array(manifest.part, object)
@@ -314,8 +316,7 @@ def _average(audit: Audit) -> Section | None:
                 continue
             rows = np.flatnonzero((part == name) & (manifest.label == kind) & seen.readable)
             total = sum(batch.sum(axis=0, dtype=np.float64) for batch in seen.batches(rows))
-            mean = Image.fromarray((total / len(rows)).astype(np.float32))
-            films.append(np.asarray(mean.resize((160, 160), Image.Resampling.BICUBIC)))
+            films.append(resized(total / len(rows), 160, 160, cubic=True))
             words.append(f"{name} {manifest.classes[kind]} ({count:,})".strip())
     if not films:
         return None

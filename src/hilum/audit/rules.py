@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from hilum import names
 from hilum.audit.duplicates import KINDS, Group
 from hilum.audit.findings import EXAMPLES, SEVERITIES, Finding, Severity, counted
 from hilum.audit.probes import Probing
@@ -53,7 +54,7 @@ def _patients(manifest: Manifest) -> Iterator[Finding]:
             "hilum draws them by patient.",
             {"patients": len(torn), "films": films},
             tuple(
-                f"{leak.patient}: " + ", ".join(
+                f"{names.patient(leak.patient)}: " + ", ".join(
                     f"{sum(manifest.part[row] == part for row in leak.rows)} in {part}"
                     for part in leak.parts
                 )
@@ -74,7 +75,7 @@ def _patients(manifest: Manifest) -> Iterator[Finding]:
             "one visit, it points to wrong labels or to two patients under one key.",
             "Look at a few of them.",
             {"patients": len(both)},
-            tuple(both[:EXAMPLES]),
+            tuple(map(names.patient, both[:EXAMPLES])),
         )
     own = (manifest.notes.get("patients") or {}).get("own", 0)
     if own:
@@ -163,7 +164,7 @@ def _copies(manifest: Manifest, groups: Sequence[Group]) -> Iterator[Finding]:
                 **{kind: kinds[kind] for kind in KINDS},
             },
             tuple(
-                " = ".join(manifest.path[row] for row in group.rows[:4])
+                " = ".join(manifest.shown(manifest.path[row]) for row in group.rows[:4])
                 for group in here[:EXAMPLES]
             ),
         )
@@ -199,7 +200,10 @@ def _reading(manifest: Manifest, seen: Survey) -> Iterator[Finding]:
             meaning + (f" Above {UNREADABLE:.0%} training refuses." if serious else ""),
             advice,
             dict(Counter(reason.code for _, reason in items).most_common()),
-            tuple(f"{manifest.path[row]}: {reason.text}" for row, reason in items[:EXAMPLES]),
+            tuple(
+                f"{manifest.shown(manifest.path[row])}: {reason.text}"
+                for row, reason in items[:EXAMPLES]
+            ),
         )
     unknown = int((manifest.label < 0).sum())
     if unknown:

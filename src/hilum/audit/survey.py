@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from hilum.datasets.archive import source
 from hilum.errors import UnreadableFilm
 from hilum.films.facts import file_facts
+from hilum.films.picture import resized, view
 from hilum.films.preprocess import Preprocessing, preprocess
 from hilum.films.radiograph import Reason
 from hilum.films.read import read
@@ -98,21 +98,14 @@ def perceptual_hash(copy: NDArray[np.uint8]) -> bytes:
     reduction. What all chests share, bright middle and dark lungs, is smooth and drops out; a
     plain difference hash keeps it, and calls strangers alike.
     """
-    cells = np.asarray(
-        Image.fromarray(copy.astype(np.float32)).resize(
-            (HASH + 2, HASH + 2), Image.Resampling.BILINEAR
-        )
-    )
+    cells = resized(copy, HASH + 2, HASH + 2)
     around = cells[:-2, 1:-1] + cells[2:, 1:-1] + cells[1:-1, :-2] + cells[1:-1, 2:]
     return np.packbits(4 * cells[1:-1, 1:-1] - around > 0).tobytes()
 
 
 def picture(path: str) -> NDArray[np.uint8]:
     """A film for people: at most 168 pixels a side, its own shape; raises ``UnreadableFilm``."""
-    values = read(source(path), name=path).decode(168).values
-    image = Image.fromarray(np.clip(np.rint(values), 0, 255).astype(np.uint8))
-    image.thumbnail((168, 168), Image.Resampling.BILINEAR)
-    return np.asarray(image)
+    return view(read(source(path), name=path), 168)
 
 
 def pixel_digest(path: str) -> bytes:

@@ -39,7 +39,7 @@ def index(sources: tuple[str, ...], out: str, quiet: bool, as_json: bool, **chos
     manifest = make(*sources, **chosen, progress=options.terminal(quiet))
     manifest.write(target)
     if as_json:
-        print_json(manifest.description())
+        print_json(manifest.shown_description())
         return
     heads = ("part", *manifest.classes, "films", "patients")
     click.echo(table(heads, manifest.counts(), right="lrrrr"))

@@ -12,6 +12,21 @@ from hilum.cli.display import Terminal
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
+def _hide_names(ctx: click.Context, _: click.Parameter, hide: bool) -> None:
+    from hilum.names import hiding
+
+    ctx.with_resource(hiding(hide))  # as long as the command runs
+
+
+hide_names = click.option(
+    "--hide-names",
+    is_flag=True,
+    expose_value=False,
+    callback=_hide_names,
+    help="Call films by a keyed hash: results and messages show no path and no file name.",
+)
+
+
 def data_options(draw: bool) -> Callable[[Command], Command]:
     """The options of ``hilum index`` for every command that takes DATA.
 
@@ -20,6 +35,7 @@ def data_options(draw: bool) -> Callable[[Command], Command]:
     draw : whether the command may draw parts (``evaluate`` must not)
     """
     options = [
+        hide_names,
         click.option("--kind", help="What the source is, where its content does not tell."),
         click.option("--positive", metavar="NAME", help="The class that counts as positive."),
         click.option("--task", help="The question: pneumonia, or one that the kind offers."),

@@ -54,6 +54,7 @@ FIELDS = (
     is_flag=True,
     help="Answer films outside the ages and views that the model was made for, and say so.",
 )
+@options.hide_names
 @options.allow_modified
 @options.common
 def predict(

@@ -101,7 +101,7 @@ class Cache:
                 if len(missing):
                     known = _without(manifest, shelf, film_keys)["unreadable"]
                     if len(known) > allowed:
-                        raise _too_many(known, f"of {len(manifest)}")
+                        raise _too_many(manifest, known, f"of {len(manifest)}")
                     with _room(shelf.folder):
                         left = allowed - len(known)
                         _make(
@@ -117,7 +117,7 @@ class Cache:
                     shelf.load()
         without = _without(manifest, shelf, film_keys)
         if len(without["unreadable"]) > allowed:
-            raise _too_many(without["unreadable"], f"of {len(manifest)}")
+            raise _too_many(manifest, without["unreadable"], f"of {len(manifest)}")
         rows = np.where(_judged(shelf, film_keys), -1, shelf.places(film_keys))
         return cls(shelf.pixels(), rows, **without)
 
@@ -193,7 +193,7 @@ def _make(
                 register.note(key, Verdict("unreadable", reason))
                 unreadable.append((manifest.path[row], reason))
                 if len(unreadable) > allowed:
-                    raise _too_many(unreadable, "so far")
+                    raise _too_many(manifest, unreadable, "so far")
             elif isinstance(answer, Reason):
                 register.note(key, Verdict("refused", answer))
             else:
@@ -257,8 +257,10 @@ def _room(folder: Path) -> Iterator[None]:
         ) from None
 
 
-def _too_many(unreadable: list[tuple[str, Reason]], share: str) -> TooManyUnreadable:
-    first = "; ".join(f"{Path(path).name}: {reason.text}" for path, reason in unreadable[:3])
+def _too_many(
+    manifest: Manifest, unreadable: list[tuple[str, Reason]], share: str
+) -> TooManyUnreadable:
+    first = "; ".join(f"{manifest.shown(path)}: {reason.text}" for path, reason in unreadable[:3])
     return TooManyUnreadable(
         f"too many films cannot be read: {len(unreadable)} {share} ({first}). "
         "Mend them or take them out."

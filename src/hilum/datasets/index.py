@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from hilum import names
 from hilum.datasets import classes, provenance, split
 from hilum.datasets.manifest import PARTS, Manifest, is_manifest
 from hilum.datasets.sources import class_folders, dicom, medmnist, nih, openi, rsna, table
@@ -188,7 +189,7 @@ def _refuse_twice(files: Sequence[str]) -> None:
     seen: set[str] = set()
     for file in files:
         if file in seen:
-            raise UsageError(f"a film stands twice: {file}. Name each source once.")
+            raise UsageError(f"a film stands twice: {names.shown(file)}. Name each source once.")
         seen.add(file)
 
 
@@ -239,11 +240,13 @@ def _check_leaks(manifest: Manifest, allowed: bool) -> None:
     for leak in torn[:3]:
         films = [
             next(
-                f"{manifest.path[row]} ({part})" for row in leak.rows if manifest.part[row] == part
+                f"{manifest.shown(manifest.path[row])} ({part})"
+                for row in leak.rows
+                if manifest.part[row] == part
             )
             for part in leak.parts
         ]
-        named.append(f"{leak.patient}: {', '.join(films)}")
+        named.append(f"{names.patient(leak.patient)}: {', '.join(films)}")
     more = f"; and {len(torn) - 3} more" if len(torn) > 3 else ""
     raise LeakError(
         f"patients in two parts: {len(torn)} with {sum(len(leak.rows) for leak in torn)} films "

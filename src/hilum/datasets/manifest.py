@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hilum import storage
+from hilum import names, storage
 from hilum.errors import UsageError
 
 if TYPE_CHECKING:
@@ -77,6 +77,25 @@ class Manifest:
         """As ``files``, as texts and one after the other: for a hundred thousand films."""
         root = str(self.root)
         return (os.path.join(root, path) for path in self.path)  # noqa: PTH118
+
+    @property
+    def name(self) -> str:
+        """What results call the data set: its folder's name, never where it lies."""
+        return names.shown(self.root, what="folder") if names.hidden() else self.root.name
+
+    def shown(self, path: str) -> str:
+        """What results call the film of this path."""
+        return names.shown(path, self.root)
+
+    def shown_notes(self) -> dict[str, Any]:
+        """The notes for results: without the sources' places and, if need be, names of files."""
+        found = {key: value for key, value in self.notes.items() if key != "sources"}
+        if names.hidden():
+            if passed := found.get("passed_over"):
+                found["passed_over"] = {"files": passed["files"], "examples": []}
+            if left := found.get("left_out"):
+                found["left_out"] = [{k: v for k, v in n.items() if k != "example"} for n in left]
+        return found
 
     def read_film(self, row: int) -> Radiograph:
         """One film, from its file or its archive; raises ``UnreadableFilm``."""
@@ -153,9 +172,15 @@ class Manifest:
             "notes": self.notes,
         }
 
+    def shown_description(self) -> dict[str, Any]:
+        """``description`` for results: where names are hidden, without places and names."""
+        if not names.hidden():
+            return self.description()
+        return {**self.description(), "root": self.name, "notes": self.shown_notes()}
+
     def remarks(self) -> list[str]:
         """Sentences for people on what was merged, drawn, passed over, left out or leaks."""
-        return remarks(self.notes)
+        return remarks(self.shown_notes())
 
     @property
     def digest(self) -> str:
@@ -268,12 +293,13 @@ def remarks(notes: dict[str, Any]) -> list[str]:
             "belong together, index a table with a patient column."
         )
     for left in notes.get("left_out", []):
-        lines.append(f"left out: {left['films']} {left.get('what', 'films')}, {left['why']}.")
+        example = f" ({left['example']})" if "example" in left else ""
+        lines.append(
+            f"left out: {left['films']} {left.get('what', 'films')}, {left['why']}{example}."
+        )
     if passed := notes.get("passed_over"):
-        examples = ", ".join(passed["examples"])
-        lines.append(f"passed over: {passed['files']} files that are no films ({examples}).")
-    for folder in notes.get("folders_passed_over", []):
-        lines.append(f"passed over: the folder {folder}, neither a class nor a part.")
+        examples = f" ({', '.join(passed['examples'])})" if passed["examples"] else ""
+        lines.append(f"passed over: {passed['files']} files that are no films{examples}.")
     if notes.get("edited"):
         lines.append("the manifest was edited after it was written.")
     return lines

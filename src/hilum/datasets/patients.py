@@ -1,6 +1,7 @@
 """Whose film it is, told from its name, so that one patient never lies in two parts.
 
-A key groups films; it is not a hospital number. What the published names mean:
+A key groups films; it is not a hospital number (of those ``names.hashed`` makes keys). What the
+published names mean:
 
 * Kermany as on Kaggle: ``person1000_bacteria_2931``. Bacteria and viruses are numbered apart,
   the same number is another child there, so the key is (agent, number).
@@ -13,16 +14,8 @@ A key groups films; it is not a hospital number. What the published names mean:
 
 from __future__ import annotations
 
-import hashlib
-import hmac
-import os
 import re
-import secrets
 from pathlib import Path, PurePosixPath
-
-from hilum import storage
-from hilum.errors import Refused
-from hilum.machine import config_folder
 
 # The name may go on behind its number ("..._2931_flipped"): that is still the same child.
 _END = r"(?![0-9])"
@@ -62,40 +55,3 @@ def agent(path: str | Path) -> str:
     """``bacteria`` or ``virus`` where Kermany's names tell it, else ``""``."""
     match = _AGENT.match(PurePosixPath(path).name)
     return (match[1] or match[2]).lower() if match else ""
-
-
-def hashed(identifier: str) -> str:
-    """A patient's identifier as a keyed hash: the same here every time, telling nothing.
-
-    HMAC-SHA-256 under a random key that this user's configuration folder keeps (mode 0600, made
-    when it is first needed); elsewhere the same patient has another hash.
-    """
-    return "h" + hmac.new(_key(), identifier.strip().encode(), hashlib.sha256).hexdigest()[:20]
-
-
-def _key() -> bytes:
-    path = config_folder() / "patients.key"
-    try:
-        return _read_key(path)
-    except FileNotFoundError:
-        pass
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with storage.lock(path.with_name("patients.key.lock"), wait=True):
-        if not path.exists():
-            old = os.umask(0o077)
-            try:
-                with storage.atomic_write(path) as stream:
-                    stream.write(secrets.token_bytes(32))
-            finally:
-                os.umask(old)
-        return _read_key(path)
-
-
-def _read_key(path: Path) -> bytes:
-    key = path.read_bytes()
-    if len(key) < 32:
-        raise Refused(
-            f"the key of the patient hashes is damaged: {path}. Put its copy back, or delete it: "
-            "patients then get new hashes, and splits drawn by them move."
-        )
-    return key

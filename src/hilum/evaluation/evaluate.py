@@ -82,11 +82,11 @@ class Evaluation:
             "format": FORMAT,
             "hilum": hilum.__version__,
             "data": {
-                "folder": self.manifest.root.name,
+                "folder": self.manifest.name,
                 "digest": self.manifest.digest,
                 "task": self.manifest.task,
                 "classes": list(self.manifest.classes),
-                "notes": {k: v for k, v in self.manifest.notes.items() if k != "sources"},
+                "notes": self.manifest.shown_notes(),
             },
             "models": {
                 name: {
@@ -170,7 +170,7 @@ def evaluate(
     manifest = data if part is None else data.of_part(part)
     if not (np.asarray(manifest.label) >= 0).any():
         raise Refused(
-            f"no film has a label: {manifest.root}. Use hilum predict for films without labels."
+            f"no film has a label: {manifest.name}. Use hilum predict for films without labels."
         )
     folder = new_folder(out or dated_folder("evaluation"))
     caches = {name: fill(model, manifest, workers, progress) for name, model in named.items()}
@@ -181,7 +181,7 @@ def evaluate(
     unreadable = [(film, why) for film, why in zip(first.film, first.error, strict=True) if why]
     if not first.is_judged.any():
         raise Refused(
-            f"no labelled film can be read: {manifest.root} ({unreadable[0][1]}). "
+            f"no labelled film can be read: {manifest.name} ({unreadable[0][1]}). "
             "Mend the films, or name another folder."
         )
     with progress.stage("measuring", 3 * len(named) + 2) as advance:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hilum import names
 from hilum.errors import UsageError
 from hilum.progress import SILENT, Progress
 from hilum.storage import atomic_write
@@ -29,7 +30,8 @@ class Scores:
 
     Attributes
     ----------
-    film, patient, part : n texts, as in the manifest
+    film : n names, as ``Manifest.shown`` gives them
+    patient, part : n texts, as in the manifest
     label : (n,) int8, -1 where unknown
     logit, probability : (n,) float64, NaN where there is no answer
     refused : n texts: why the model must not answer this film (``"code: sentence"``), or ``""``
@@ -87,7 +89,7 @@ class Scores:
             table = csv.writer(stream, lineterminator="\n")
             table.writerow([*COLUMNS, *decisions])
             for i in range(len(self)):
-                row: list[object] = [self.film[i], self.patient[i], self.part[i]]
+                row: list[object] = [self.film[i], names.patient(self.patient[i]), self.part[i]]
                 row += ["" if self.label[i] < 0 else int(self.label[i])]
                 row += [_number(self.logit[i]), _number(self.probability[i])]
                 row += [
@@ -174,7 +176,7 @@ def score_cached(
             logit[rows] = model.logits(cache.of(rows))
             advance(len(rows))
     return Scores(
-        film=manifest.path,
+        film=tuple(map(manifest.shown, manifest.path)),
         patient=manifest.patient,
         part=manifest.part,
         label=np.asarray(manifest.label, np.int8),

@@ -45,6 +45,15 @@ def view(radiograph: Radiograph, longest: int = 640) -> NDArray[np.uint8]:
     return np.asarray(image)
 
 
+def resized(
+    values: NDArray[Any], height: int, width: int, *, cubic: bool = False
+) -> NDArray[np.float32]:
+    """(h, w) values as (height, width) float32; bilinear, each value the mean of what it covers."""
+    method = Image.Resampling.BICUBIC if cubic else Image.Resampling.BILINEAR
+    image = Image.fromarray(np.asarray(values, np.float32))
+    return np.asarray(image.resize((width, height), method))
+
+
 def colours(heat: NDArray[Any]) -> NDArray[np.float32]:
     """Colour and opacity of a heat in [0, 1]: (..., 4) with 0–255, 0–255, 0–255, 0–1."""
     clipped = np.clip(np.nan_to_num(heat), 0, 1)
@@ -54,11 +63,7 @@ def colours(heat: NDArray[Any]) -> NDArray[np.float32]:
 
 def blend(film: NDArray[Any], heat: NDArray[Any]) -> NDArray[np.uint8]:
     """The film (h, w) with a heat map (a, b) in [0, 1] spread over all of it: (h, w, 3) uint8."""
-    height, width = film.shape
-    spread = Image.fromarray(np.asarray(heat, np.float32)).resize(
-        (width, height), Image.Resampling.BICUBIC
-    )
-    painted = colours(np.asarray(spread))
+    painted = colours(resized(heat, *film.shape, cubic=True))
     opacity = painted[..., 3:]
     mixed = np.asarray(film, np.float32)[..., None] * (1 - opacity) + painted[..., :3] * opacity
     return np.clip(np.rint(mixed), 0, 255).astype(np.uint8)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hilum import machine
+from hilum import machine, names
 from hilum.bundle import Bundle
 from hilum.decision import Decision, OperatingPoint, decide
 from hilum.errors import BundleRefused, UnreadableFilm
@@ -324,7 +324,7 @@ class Model:
         """A prediction of this model; what is not known of the film is None or empty."""
         nothing = dict.fromkeys(("sha256", "decision", "probability", "logit"))
         return Prediction(
-            film=name,
+            film=names.shown(name),
             target=self.bundle.target,
             operating_point={"name": point.name, "threshold": point.threshold},
             model={"name": self.bundle.name, "digest": self.bundle.digest[:16]},

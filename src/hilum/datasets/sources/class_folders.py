@@ -13,6 +13,7 @@ import os
 from collections import Counter
 from collections.abc import Collection
 
+from hilum import names
 from hilum.datasets.classes import NEGATIVE, POSITIVE, plain
 from hilum.datasets.patients import agent, known_patient
 from hilum.datasets.sources.listing import Listing, Request, common_folder, part_named
@@ -56,8 +57,8 @@ def read(request: Request) -> Listing:
             part = part_named(folders.pop(0)) or "" if has_parts and folders else ""
             if not folders:
                 raise UsageError(
-                    f"a film outside any class folder: {film}. Put it into one, or index a table "
-                    "of paths and labels."
+                    f"a film outside any class folder: {names.shown(film)}. Put it into one, or "
+                    "index a table of paths and labels."
                 )
             key = known_patient(name)
             own = key is None
@@ -74,7 +75,7 @@ def read(request: Request) -> Listing:
                 own=own,
             )
         for folder, films_there in others.items():
-            listing.left_out(films_there, f"in the folder {folder}, beside those of the parts")
+            listing.left_out(films_there, "in a folder beside those of the parts", example=folder)
     for column, least in (("subtype", 1), ("source", 2)):
         if len(set(listing.extra.get(column, ())) - {""}) < least:
             listing.extra.pop(column, None)

@@ -1,6 +1,6 @@
 """DICOM films: labels by UID from a table, patients and views from the headers.
 
-Identifiers stay here: a manifest gets the patient as a keyed hash (``patients.hashed``), never a
+Identifiers stay here: a manifest gets the patient as a keyed hash (``names.hashed``), never a
 name, number, date or UID. File names go into a manifest as they are.
 """
 
@@ -10,8 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from hilum import machine
-from hilum.datasets import patients
+from hilum import machine, names
 from hilum.datasets.sources.listing import Listing, Request, common_folder, part_named
 from hilum.datasets.sources.table import LABEL, PART, PATH, PATIENT, Table
 from hilum.errors import Refused, UnreadableFilm, UsageError
@@ -77,7 +76,7 @@ def read(request: Request) -> Listing:
             unlabelled += 1
             continue
         seen.add(uid)
-        patient = patients.hashed(people[uid]) if people[uid] else known.patient
+        patient = names.hashed(people[uid]) if people[uid] else known.patient
         part = part_named(parts[uid]) if parts[uid] else ""
         if part is None:
             raise UsageError(
@@ -153,7 +152,7 @@ def header_of(file: str) -> tuple[str, ...]:
 
 def _hashed(told: tuple[str, ...]) -> Known:
     instance, study, patient, view, age, sex = told
-    return Known(instance, study, patients.hashed(patient) if patient else "", view, age, sex)
+    return Known(instance, study, names.hashed(patient) if patient else "", view, age, sex)
 
 
 def _is_dicom(file: str) -> bool:

@@ -114,9 +114,12 @@ class Listing:
         for column, values in self.extra.items():
             values.append(sys.intern(extra.get(column, "")))
 
-    def left_out(self, films: int, why: str, what: str = "films") -> None:
+    def left_out(self, films: int, why: str, what: str = "films", example: str = "") -> None:
+        """A note on what is not among the films; ``example``: the name of one of them."""
         if films:
-            self.notes.setdefault("left_out", []).append({"films": films, "why": why, "what": what})
+            note = {"films": films, "why": why, "what": what}
+            note |= {"example": example} if example else {}
+            self.notes.setdefault("left_out", []).append(note)
 
 
 def part_named(name: str) -> str | None:

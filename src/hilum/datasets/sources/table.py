@@ -12,7 +12,8 @@ import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from hilum.datasets import patients
+from hilum import names
+from hilum.datasets.patients import known_patient
 from hilum.datasets.sources.listing import Listing, Request, common_folder, part_named
 from hilum.errors import Refused, UsageError
 from hilum.films.read import find_files
@@ -102,7 +103,7 @@ def read(request: Request) -> Listing:
     path = request.one
     table = Table(path)
     written = table.needed(PATH, "paths")
-    names = table.needed(LABEL, "labels")
+    labels = table.needed(LABEL, "labels")
     parts = [_part(text, path, row) for row, text in enumerate(table.column(PART))]
     own_patients = table.has(PATIENT)
     people = table.column(PATIENT)
@@ -115,15 +116,15 @@ def read(request: Request) -> Listing:
         if file is None:
             missing += 1
             continue
-        if not names[row]:
+        if not labels[row]:
             unlabelled += 1
             continue
-        patient = patients.hashed(people[row]) if people[row] else patients.known_patient(file)
+        patient = names.hashed(people[row]) if people[row] else known_patient(file)
         own = patient is None
         more = {name: column[row] for name, column in extra.items()}
         listing.add(
             file,
-            names[row],
+            labels[row],
             patient or os.path.splitext(written[row])[0],
             parts[row],
             more,
@@ -131,10 +132,10 @@ def read(request: Request) -> Listing:
         )
     if not listing.file and missing:
         raise Refused(
-            f"none of the films is there: {path} names {missing}, the first {written[0]}. "
-            "Say where they are with --images."
+            f"none of the films is there: {path} names {missing}, the first "
+            f"{names.shown(written[0], path.parent)}. Say where they are with --images."
         )
-    listing.left_out(missing, f"their film is not there (first: {_first(written, files)})", "rows")
+    listing.left_out(missing, "their film is not there", "rows", _first(written, files))
     listing.left_out(unlabelled, "without a label", "rows")
     if own_patients:
         listing.notes["patient_ids"] = "keyed hashes of the table's"
@@ -181,7 +182,8 @@ class Stems(dict[str, str]):
         """
         if stem in self.second:
             raise UsageError(
-                f"two films of one name: {self[stem]} and {self.second[stem]}. "
+                f"two films of one name: {names.shown(self[stem])} and "
+                f"{names.shown(self.second[stem])}. "
                 "Name the folder that is meant with --images."
             )
         return self.get(stem)
@@ -232,8 +234,8 @@ def _refuse_twice(written: Sequence[str], path: Path) -> None:
     for row, text in enumerate(written):
         if text and first.setdefault(text, row) != row:
             raise UsageError(
-                f"a film stands twice: {text} in rows {first[text] + 2} and {row + 2} of {path}. "
-                "Take one out."
+                f"a film stands twice: {names.shown(text, path.parent)} in rows "
+                f"{first[text] + 2} and {row + 2} of {path}. Take one out."
             )
 
 

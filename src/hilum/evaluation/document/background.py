@@ -62,7 +62,7 @@ def method(evaluation: Evaluation) -> Section:
         "over patients. Films that the model refused count as errors in the strict figures: a "
         "missed illness, or a false alarm. Films that were learnt are found by the bytes of their "
         "files; the same film saved anew is not.</p>"
-        f"<p>Data: <code>{escape(manifest.root.name)}</code>, digest <code>{manifest.digest[:16]}"
+        f"<p>Data: <code>{escape(manifest.name)}</code>, digest <code>{manifest.digest[:16]}"
         "</code>. All figures as numbers: <code>metrics.json</code>; each film's score: "
         "<code>scores.csv</code>.</p>"
     )

@@ -101,7 +101,7 @@ def _figures(evaluation: Evaluation) -> dict[str, Callable[[], Figure]]:
 
 def _title(evaluation: Evaluation) -> str:
     names = " and ".join(evaluation.models)
-    return f"{names} on {evaluation.manifest.root.name}"
+    return f"{names} on {evaluation.manifest.name}"
 
 
 def _lead(evaluation: Evaluation) -> str:
@@ -122,7 +122,7 @@ def _lead(evaluation: Evaluation) -> str:
         f'<p class="lead">How well {escape(" and ".join(evaluation.models))} '
         f"{'tells' if len(evaluation.models) == 1 else 'tell'} {escape(manifest.classes[1])} from "
         f"{escape(manifest.classes[0])}: {flow['judged']:,} films of {patients:,} patients, "
-        f"{part} of {escape(manifest.root.name)}.</p>"
+        f"{part} of {escape(manifest.name)}.</p>"
         f"{report.facts(facts)}"
         f"<p>{holds_for(evaluation)}</p><p>{NOT_A_DEVICE}</p>"
         f"{report.warnings(evaluation.warnings)}"

@@ -66,7 +66,7 @@ def holds_for(evaluation: Evaluation) -> str:
     manifest, flow = evaluation.manifest, evaluation.flow
     told = manifest.notes.get("population")
     population = f": {escape(_ended(str(told)))}" if told else (
-        f" of {escape(manifest.root.name)}; who is on them stands below, as far as it is known."
+        f" of {escape(manifest.name)}; who is on them stands below, as far as it is known."
     )  # fmt: skip
     return (
         f"<b>Holds for</b> the {flow['judged']:,} films{population} "

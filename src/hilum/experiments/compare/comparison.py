@@ -250,7 +250,7 @@ class Comparison:
             "format": FORMAT,
             "hilum": hilum.__version__,
             "data": {
-                "folder": self.manifest.root.name,
+                "folder": self.manifest.name,
                 "digest": self.manifest.digest,
                 "counts": self.manifest.description()["counts"],
                 "sampled": self.manifest.notes.get("sampled"),

@@ -18,6 +18,7 @@ from hilum.experiments.compare.tables import Table, tables
 from hilum.experiments.reproduce import closing, figures, matrix, reread
 from hilum.experiments.reproduce.reproduce import Reproduction, Settings
 from hilum.films.picture import mosaic, png
+from hilum.names import hash_of
 from hilum.networks.build import layer_table
 from hilum.progress import Progress
 from hilum.report import Section
@@ -128,7 +129,11 @@ def _classified(done: Reproduction, folder: Path) -> str:
 
     measured, manifest = done.judged.measured, done.manifest
     cache = Cache.fill(manifest, done.comparison.recipe.preprocessing)
-    rows = {path: row for row, path in enumerate(manifest.path)}
+    rows = {  # a run that is read again may have hidden its names, or not
+        name: row
+        for row, path in enumerate(manifest.path)
+        for name in (path, hash_of(path, manifest.root))
+    }
 
     def pixels(row: int) -> Any:
         return cache.of(np.array([rows[measured.scores.film[row]]]))[0]
@@ -194,7 +199,7 @@ def _lead(done: Reproduction) -> str:
     return (
         f'<p class="lead">Mochurad, Dereviannyi and Antoniv (2021) trained one network on a GPU '
         f"and on a CPU. Here it is trained again on {len(done.manifest):,} films of the "
-        f"folder {escape(done.manifest.root.name)}, and judged on {escape(judged.part)}.</p>"
+        f"folder {escape(done.manifest.name)}, and judged on {escape(judged.part)}.</p>"
         f"{report.facts(facts)}<p>{NOT_A_DEVICE}</p>"
         '<p>What the paper really used, its slips and its claims: <a href="paper.html">'
         "paper.html</a>.</p>"

@@ -31,7 +31,7 @@ def films(manifest: Manifest, seed: int = 0) -> tuple[NDArray[np.uint8], list[st
     for kind in (0, 1):
         row = int(rng.permutation(np.flatnonzero(label == kind))[0])
         pictures.append(view(manifest.read_film(row), 420))
-        names.append(manifest.path[row])
+        names.append(manifest.shown(manifest.path[row]))
     labels = [f"without: {manifest.classes[0]}", f"with: {manifest.classes[1]}"]
     return mosaic(pictures, columns=2, labels=labels), names
 
