@@ -8,13 +8,22 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from torch import distributed
 
+from hilum.datasets.cache import Cache
+from hilum.datasets.manifest import Manifest
 from hilum.errors import DiskFull, Refused, UsageError, WorkerLost
+from hilum.machine import Place
 from hilum.training import group
+from hilum.training.parts import open_films
 from hilum.training.rollcall import RollCall, patience
+
+from .conftest import recipe_of
 
 Opener = Callable[[], distributed.Store]
 
@@ -141,13 +150,53 @@ def test_a_rendezvous_out_of_reach_is_told(monkeypatch: pytest.MonkeyPatch) -> N
         group.meeting_place(1, 0.3)
 
 
-def test_members_of_another_torch_are_refused(opened: Opener) -> None:
-    rolls = together(opened, 2)
-    with ThreadPoolExecutor(2) as pool:
-        other = pool.submit(rolls[1].meet, "versions", {"torch": "2.0.1", "hilum": "0"})
-        with pytest.raises(Refused, match=r"differ in torch: rank 1 of 2 .* has 2\.0\.1, rank 0"):
-            group._same_versions(rolls[0])
+@pytest.mark.parametrize(
+    ("theirs", "said"),
+    [
+        ({"torch": "2.0.1"}, r"differ in torch: rank 1 of 2 .* has 2\.0\.1, rank 0"),
+        ({"processor": "cuda"}, r"differ in processor: rank 1 of 2 .* has cuda, rank 0 cpu"),
+    ],
+    ids=["torch", "processor"],
+)
+def test_members_that_cannot_compute_together_are_refused(
+    opened: Opener, monkeypatch: pytest.MonkeyPatch, theirs: dict[str, str], said: str
+) -> None:
+    store = opened()
+    monkeypatch.setenv(group.STORE, f"127.0.0.1:{store.port}")
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with ThreadPoolExecutor(1) as pool:
+        coming = pool.submit(RollCall, opened, 1, 2, 20)
+        other = pool.submit(lambda: coming.result().meet("versions", theirs))
+        with pytest.raises(Refused, match=said), group.joined(Place("cpu", 2, 1)):
+            pytest.fail("they joined")
         other.result()
+    coming.result().close()
+
+
+def test_members_that_read_other_films_are_refused(
+    opened: Opener, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One file is missing on one machine: the order of films would be another one there."""
+    rolls = together(opened, 2)
+    names = tuple(f"{number}.png" for number in range(4))
+    manifest = Manifest(tmp_path, names, np.array([0, 1, 0, 1], np.int8), names, ("train",) * 4)
+    monkeypatch.setattr(Cache, "fill", lambda *given, workers, progress: Cache(pixels, workers))
+    pixels, whole = np.zeros((4, 32, 32), np.uint8), np.arange(4)
+
+    def come(roll: RollCall, rows: Any) -> int:
+        _, parts = open_films(manifest, recipe_of(), roll, workers=rows)
+        return len(parts[0])
+
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(come, rolls, [whole, whole])) == [4, 4]
+    rolls = [*rolls, *together(opened, 2)]
+    with ThreadPoolExecutor(2) as pool:
+        calls = [pool.submit(come, rolls[2], whole),
+                 pool.submit(come, rolls[3], np.array([0, 1, -1, 3]))]  # fmt: skip
+        for call in calls:
+            with pytest.raises(Refused, match="differ in the films that can be read: rank 1 of 2"):
+                call.result()
     for roll in rolls:
         roll.close()
 
