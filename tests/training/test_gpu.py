@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import distributed
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from hilum.errors import NonFiniteLoss, PlaceUnavailable, Refused, TrainingStopped
@@ -358,6 +359,13 @@ def test_a_lost_gpu_ends_with_the_line_that_goes_on(run: Run, error: Exception) 
     assert "\n" not in str(stopped.value) and stopped.value.__cause__ is error
 
 
+def test_a_peer_that_was_lost_is_no_lost_gpu(run: Run) -> None:
+    error = distributed.DistBackendError("NCCL error in: x.cpp, remote process exited\nmore")
+    gpu = faults.explained(run, recipe_of(), Place("cuda", 2, 1, "float32"))
+    with pytest.raises(distributed.DistBackendError, match="remote process"), gpu:
+        raise error
+
+
 def test_other_errors_stay_what_they_are(run: Run) -> None:
     with pytest.raises(RuntimeError, match="a defect"), faults.explained(run, recipe_of(), CPU):
         raise RuntimeError("a defect")
@@ -387,6 +395,19 @@ def test_a_full_memory_names_what_fits(
     assert 1 <= batch < 9 and 94 <= size < 500
     for change in (f"training.batch={batch}", f"preprocessing.size={size}"):
         assert memory.memory_needed(Recipe.load("paper2021", [change]), place) <= need // 2
+
+
+def test_processes_that_share_a_memory_are_advised_as_one(run: Run) -> None:
+    recipe, place = Recipe.load("paper2021"), Place("cpu", 2, 1, "float32")
+
+    def need(batch: int) -> int:
+        smaller = Recipe.load("paper2021", [f"training.batch={batch}"])
+        return 2 * memory.memory_needed(smaller, place)
+
+    with pytest.raises(TrainingStopped) as stopped, faults.explained(run, recipe, place):
+        raise MemoryError
+    batch = int(str(stopped.value).split("training.batch=")[1].split(",")[0])
+    assert need(batch) <= need(recipe.training.batch) / 2 < need(batch + 1)
 
 
 def test_a_full_gpu_is_told_before_training(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import queue
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ from torch import distributed
 
 from hilum.datasets.cache import Cache
 from hilum.datasets.manifest import Manifest
-from hilum.errors import DiskFull, Refused, UsageError, WorkerLost
+from hilum.errors import DiskFull, HilumError, Refused, UsageError, WorkerLost
 from hilum.machine import Place
 from hilum.training import group
 from hilum.training.parts import open_films
@@ -69,6 +71,16 @@ def test_who_does_not_come_is_named(opened: Opener) -> None:
                 call.result()
 
 
+def test_coming_may_take_longer_than_being_silent(opened: Opener) -> None:
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(RollCall, opened, 0, 2, 1.0, arrival=30.0)
+        time.sleep(2)
+        second = pool.submit(RollCall, opened, 1, 2, 1.0, arrival=30.0)
+        for roll in (first.result(), second.result()):
+            assert roll.size == 2
+            roll.close()
+
+
 def test_the_first_one_missing_is_named(opened: Opener) -> None:
     with pytest.raises(WorkerLost, match=r"rank 0 of 2 has not come"):
         RollCall(opened, 1, 2, 0.5)
@@ -89,8 +101,8 @@ def test_what_the_dead_have_left_misleads_nobody(opened: Opener) -> None:
 
 
 def test_a_meeting_waits_for_the_living_and_names_the_silent(opened: Opener) -> None:
-    rolls = together(opened, 2, seconds=2)
-    timer = threading.Timer(3, rolls[1].meet, ("slow", 1))  # later than patience, but alive
+    rolls = together(opened, 2, seconds=4)
+    timer = threading.Timer(6, rolls[1].meet, ("slow", 1))  # later than patience, but alive
     timer.start()
     assert rolls[0].meet("slow", 0) == [0, 1]
     timer.join()
@@ -119,8 +131,50 @@ def test_a_defect_of_one_is_told_to_all(opened: Opener) -> None:
     rolls[1].close()
 
 
+class Hanging:
+    """A process in an exchange that cannot be broken off: what it would have ended with."""
+
+    def __init__(self, opened: Opener) -> None:
+        self.left: queue.SimpleQueue[HilumError] = queue.SimpleQueue()
+        with ThreadPoolExecutor(2) as pool:
+            other = pool.submit(RollCall, opened, 1, 2, 2.0)
+            self.roll = RollCall(opened, 0, 2, 2.0, at_silence=self.left.put)
+            self.other = other.result()
+
+
+def test_who_hangs_leaves_when_another_has_left_word(opened: Opener) -> None:
+    hanging = Hanging(opened)
+    hanging.other.tell(DiskFull("the disk is full: there."))
+    found = hanging.left.get(timeout=30)
+    assert isinstance(found, DiskFull) and str(found) == "the disk is full: there."
+    hanging.roll.close()
+    hanging.other.close()
+
+
+@pytest.mark.parametrize("orderly", [False, True])
+def test_who_hangs_leaves_when_the_store_is_gone(orderly: bool) -> None:
+    """Not who is on its way out: at an orderly end the store goes as well."""
+    wait = timedelta(seconds=30)
+    server = distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    port = server.port
+    store = partial(distributed.TCPStore, "127.0.0.1", port, is_master=False, timeout=wait)
+    hanging = Hanging(store)
+    hanging.other.close()
+    del server
+    if orderly:
+        while hanging.roll._word is None:  # it has noticed
+            time.sleep(0.01)
+        hanging.roll.close()
+        with pytest.raises(queue.Empty):
+            hanging.left.get(timeout=2.5)
+    else:
+        found = hanging.left.get(timeout=30)
+        assert isinstance(found, WorkerLost) and "the store where the processes meet" in str(found)
+        hanging.roll.close()
+
+
 def test_all_alive_and_yet_out_of_touch(opened: Opener) -> None:
-    rolls = together(opened, 2, seconds=2)
+    rolls = together(opened, 2, seconds=20)
     found = rolls[0].explain(RuntimeError("Timed out waiting 2000ms\nfor recv"))
     assert isinstance(found, WorkerLost)
     assert "each of them still answers: Timed out waiting 2000ms." in str(found)

@@ -26,11 +26,12 @@ from numpy.typing import NDArray
 from torch import distributed, nn
 
 import hilum
-from hilum.errors import HilumError, Refused, WorkerLost
+from hilum.errors import HilumError, Refused
 from hilum.machine import Place
 from hilum.training.rollcall import PATIENCE, RollCall, patience, rebuilt
 
 STORE = "HILUM_STORE"
+ARRIVAL = 60.0  # seconds that a process has at least to start: on a busy machine torch loads long
 SIOCGIFADDR = 0x8915  # linux/sockios.h
 
 
@@ -134,9 +135,11 @@ def joined(place: Place) -> Iterator[Group]:
     device = take_device(place)
     cuda = place.kind == "cuda"
     seconds = patience()
-    server, open_store = meeting_place(rank, seconds)
+    arrival = max(seconds, ARRIVAL)
+    server, open_store = meeting_place(rank, arrival)
     # A collective of NCCL's cannot be broken off from Python: its process has to end.
-    roll = RollCall(open_store, rank, size, seconds, at_silence=_leave if cuda else None)
+    leave = _leave if cuda else None
+    roll = RollCall(open_store, rank, size, seconds, at_silence=leave, arrival=arrival)
     try:
         # Other backends (gloo here, NCCL there) would wait for each other for ever.
         mine = {"torch": torch.__version__, "hilum": hilum.__version__, "processor": place.kind}
@@ -315,7 +318,7 @@ def _exchange_broke(error: Exception) -> bool:
     return isinstance(error, RuntimeError) and any(w in str(error).lower() for w in words)
 
 
-def _leave(error: WorkerLost) -> None:
+def _leave(error: HilumError) -> None:
     """End this process at once, with a line for people and for the leader."""
     if STORE in os.environ:
         from hilum.training.worker import tell
