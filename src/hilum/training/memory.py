@@ -15,7 +15,7 @@ from hilum.training.learner import new_network
 from hilum.training.recipe import Recipe
 
 
-def outputs(recipe: Recipe, *sizes: int) -> int:
+def outputs_a_film(recipe: Recipe, *sizes: int) -> int:
     """Values that the layers give out for one film, at the largest of these sizes.
 
     Raises
@@ -61,7 +61,7 @@ def memory_needed(recipe: Recipe, place: Place) -> int:
     batch = -(-recipe.training.batch // place.processes)
     width = 2 if place.precision == "bfloat16" else 4
     weights = sum(p.numel() for p in new_network(recipe).parameters())
-    return 4 * 4 * weights + 2 * width * batch * outputs(recipe, *sizes)
+    return 4 * 4 * weights + 2 * width * batch * outputs_a_film(recipe, *sizes)
 
 
 def of_gpu(device: torch.device | None = None) -> tuple[int, int]:
