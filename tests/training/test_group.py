@@ -73,6 +73,24 @@ def test_two_processes_go_the_way_of_one(data: Manifest, tmp_path: Path) -> None
     assert first["auroc"]["n"] == second["auroc"]["n"]
 
 
+@pytest.mark.slow
+def test_two_processes_end_within_the_spread_of_seeds(data: Manifest, tmp_path: Path) -> None:
+    """Rounding grows over many steps; the end must not be further off than another seed's."""
+    recipe = paper(12, 8)
+    alone = [
+        train(data, recipe, on="cpu:1", seed=seed, out=tmp_path / f"{seed}", workers=0)
+        for seed in range(3)
+    ]
+    two = train(data, recipe, on="cpu:2x1", seed=0, out=tmp_path / "two", workers=0)
+    for measure in ("val_loss", "val_auroc"):
+        ends = [getattr(run.epochs[-1], measure) for run in alone]
+        found = getattr(two.epochs[-1], measure)
+        assert max(ends) > min(ends)
+        assert min(ends) - 1e-3 <= found <= max(ends) + 1e-3
+        # Nearer to the same seed's end than the seeds are to each other.
+        assert abs(found - ends[0]) < max(ends) - min(ends)
+
+
 class Kill(Progress):
     """Ends one worker, or interrupts the leader, when the first epoch has been told of."""
 
