@@ -17,7 +17,7 @@ from hilum.datasets.manifest import Manifest
 from hilum.errors import FolderTaken, Interrupted, Refused, UsageError
 from hilum.evaluation.scores import Scores
 from hilum.experiments import paper
-from hilum.experiments.compare import agreement, breakdown, jobs, speed
+from hilum.experiments.compare import agreement, breakdown, claims, jobs, speed
 from hilum.experiments.compare import compare as comparing
 from hilum.experiments.compare.agreement import equivalence
 from hilum.experiments.compare.comparison import Comparison
@@ -389,6 +389,35 @@ def test_its_tables_figures_and_pages_are_written(planted: tuple[Comparison, Mad
     assert "cuda was not measured: no such place here" in page
     assert "reference was not measured: it broke." in page
     assert "<b>different</b>" in page and "<b>alike</b>" in page
+
+
+def test_convolution_is_judged_where_it_stands_alone(
+    planted: tuple[Comparison, MadeUp], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done, _ = planted
+
+    def row() -> tuple[str, str]:
+        (found,) = [row for row in claims.rows_of(done) if row[0].startswith("Convolution")]
+        return found[1:]
+
+    def merge(name: str) -> None:
+        at = done.places[name]
+        assert at.parts is not None
+        monkeypatch.setitem(at.environment, "kernels", "fast CPU kernels: AVX2")
+        monkeypatch.setitem(at.parts.found["parts"], "pooling", 0.0)
+
+    assert row()[0] == "held" and "pooling" not in row()[1]
+    merge("cpu:2")
+    assert row()[0] == "held"
+    assert row()[1].endswith("in the same pass, which counts as convolution: cpu:2")
+    parts = done.places["cpu:1"].parts
+    assert parts is not None
+    with monkeypatch.context() as some:
+        some.setitem(parts.found["parts"], "dense", 20.0)
+        assert row()[0] == "in part"
+    for name in done.measured:
+        merge(name)
+    assert row()[0] == "open"
 
 
 def test_an_interrupted_comparison_goes_on(

@@ -13,7 +13,7 @@ import dicoms
 import pytest
 import worker_functions as functions
 
-from hilum.errors import UnreadableFilm, UsageError
+from hilum.errors import Refused, UnreadableFilm, UsageError
 from hilum.films.wire import shared_memory
 from hilum.films.workers import WorkerDefect, Workers, _Board
 
@@ -47,6 +47,27 @@ def test_a_crash_a_hang_and_greed_cost_one_film_each(chunk: int) -> None:
     }
     assert codes == {3: "crashed", 5: "timeout", 7: "too-large", 9: "truncated"}
     assert all(found[number] == number for number in range(12) if number not in codes)
+
+
+def test_a_worker_that_is_killed_between_batches_costs_nothing() -> None:
+    """By the kernel's out-of-memory killer, for one: no film is to blame, none is lost."""
+
+    def items() -> Iterator[int]:
+        yield from range(4)
+        (worker,) = workers._workers
+        worker.process.kill()
+        worker.process.wait()
+        yield from range(4, 9)
+
+    with Workers(1) as workers:
+        found = dict(workers.map(functions.double, items(), chunk=2))
+        assert found == {number: 2 * number for number in range(9)}
+
+
+def test_workers_that_cannot_start_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hilum.films.workers._START", "raise SystemExit(7)")
+    with Workers(1) as workers, pytest.raises(Refused, match=r"cannot start here: exit code 7\."):
+        list(workers.map(functions.double, [1]))
 
 
 def test_without_processes_an_unreadable_film_is_an_answer_too() -> None:

@@ -16,6 +16,26 @@ from hilum.films.preprocess import Preprocessing
 from hilum.inference.model import Model, prepare
 
 
+@pytest.mark.parametrize(
+    ("age", "youngest", "answered"),
+    [
+        (5.0, 5.5, True),  # 005Y, by a model that learnt from 066M
+        (4.99, 5.5, False),
+        (2.0, 2.25, True),
+        (1.0, 1.5, False),  # under two, months count
+        (1.5, 1.5, True),
+    ],
+)
+def test_the_youngest_is_counted_as_people_do(
+    bundle: Bundle, age: float, youngest: float, answered: bool
+) -> None:
+    model = Model(replace(bundle, intended_use={"ages": [youngest, 90]}))
+    pixels = np.tile(np.arange(64, dtype=np.uint8), (64, 1))
+    film = replace(prepare(pixels, Preprocessing(32)), age=age)
+    refusals, _ = model._refusals(film, False)
+    assert [reason.code for reason in refusals] == ([] if answered else ["age"])
+
+
 def test_a_film_gets_the_same_answer_by_every_way(bundle: Bundle, grey_films: Path) -> None:
     model = Model(bundle, threads=1)
     path = grey_films / "bright.png"

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import distributed
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from hilum.errors import NonFiniteLoss, PlaceUnavailable, Refused, TrainingStopped
@@ -23,7 +24,7 @@ from hilum.training.learner import TorchLearner, class_weights
 from hilum.training.loop import batches, fit, order, steps_in_epoch
 from hilum.training.parts import Films
 from hilum.training.recipe import Recipe
-from hilum.training.resident import OnDevice, Stream, size_of, upload
+from hilum.training.resident import BUFFERS, OnDevice, Stream, size_of, upload
 from hilum.training.run import Run
 from hilum.training.schedule import LearningRate
 
@@ -246,7 +247,7 @@ def test_running_before_a_capture_changes_nothing(part: Films) -> None:
     before = [t.clone() for t in step._memory(learner)]
     drawn = torch.get_rng_state()
     one = step.Step(learner, learner.set, 8, learner._ledger)
-    learner._rows.send(one.row, 0, 0, 1.0, np.arange(8))
+    learner._numbers.send(one.row, 0, 0, 1.0, np.arange(8))
     with step._put_back(step._memory(learner), learner.device):
         one()
         moved = [not torch.equal(a, b) for a, b in zip(step._memory(learner), before, strict=True)]
@@ -256,9 +257,9 @@ def test_running_before_a_capture_changes_nothing(part: Films) -> None:
     assert torch.equal(torch.get_rng_state(), drawn)
 
 
-def test_rows_carry_what_a_step_needs_to_know() -> None:
-    rows, target = step.Rows(4, torch.device("cpu")), torch.zeros(6, dtype=torch.int64)
-    for turn in range(2 * step.AHEAD + 3):
+def test_numbers_carry_what_a_step_needs_to_know() -> None:
+    rows, target = step.Numbers(4, torch.device("cpu")), torch.zeros(6, dtype=torch.int64)
+    for turn in range(2 * step.STEPS_AHEAD + 3):
         rows.send(target, turn, 5, 0.1 * turn, np.array([7, 8, 2**40 + turn]))
         assert target.tolist()[:2] == [turn, 5]
         assert target[3:].tolist() == [7, 8, 2**40 + turn]
@@ -329,7 +330,28 @@ def test_a_set_is_carried_over_whole(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_films_go_to_the_gpu_while_there_is_room(part: Films, other: Films) -> None:
     learner = CudaLearner(recipe_of(), CPU, (1.0, 1.0))
     learner.room = size_of(part) + size_of(other) - 1
-    assert learner.on_device(part).resident and not learner.on_device(other).resident
+    assert learner.on_device(part, 8).resident and not learner.on_device(other, 8).resident
+
+
+def test_streams_are_as_large_as_their_batches(
+    part: Films, other: Films, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Films that are judged come in larger batches than those that are learnt from."""
+    monkeypatch.setattr(CudaLearner, "_at_once", 13)
+    learner = CudaLearner(recipe_of(), CPU, (1.0, 1.0))
+    learner.room = 0
+    learner.begin(part, 0, [np.arange(8), np.arange(8, 11)])
+    assert learner.set.stream is not None and learner.set.stream.size == 8
+    buffers = BUFFERS * 8 * 32 * 32 + 12 * len(part)
+    assert learner.set.bytes == buffers and learner.room == -buffers
+    learner.step(np.arange(8), 1e-3)
+    learner.finish()
+    plain = TorchLearner(recipe_of(), CPU, (1.0, 1.0))
+    plain.restore(learner.state())
+    for films in (other, part):  # part: a stream that has to grow
+        assert learner.logits(films, 32) == pytest.approx(plain.logits(films, 32), abs=1e-5)
+        stream = learner.on_device(films, 8).stream
+        assert stream is not None and stream.size == 13
 
 
 # --- what goes wrong ------------------------------------------------------------------------------
@@ -356,6 +378,13 @@ def test_a_lost_gpu_ends_with_the_line_that_goes_on(run: Run, error: Exception) 
     ):
         raise error
     assert "\n" not in str(stopped.value) and stopped.value.__cause__ is error
+
+
+def test_a_peer_that_was_lost_is_no_lost_gpu(run: Run) -> None:
+    error = distributed.DistBackendError("NCCL error in: x.cpp, remote process exited\nmore")
+    gpu = faults.explained(run, recipe_of(), Place("cuda", 2, 1, "float32"))
+    with pytest.raises(distributed.DistBackendError, match="remote process"), gpu:
+        raise error
 
 
 def test_other_errors_stay_what_they_are(run: Run) -> None:
@@ -387,6 +416,19 @@ def test_a_full_memory_names_what_fits(
     assert 1 <= batch < 9 and 94 <= size < 500
     for change in (f"training.batch={batch}", f"preprocessing.size={size}"):
         assert memory.memory_needed(Recipe.load("paper2021", [change]), place) <= need // 2
+
+
+def test_processes_that_share_a_memory_are_advised_as_one(run: Run) -> None:
+    recipe, place = Recipe.load("paper2021"), Place("cpu", 2, 1, "float32")
+
+    def need(batch: int) -> int:
+        smaller = Recipe.load("paper2021", [f"training.batch={batch}"])
+        return 2 * memory.memory_needed(smaller, place)
+
+    with pytest.raises(TrainingStopped) as stopped, faults.explained(run, recipe, place):
+        raise MemoryError
+    batch = int(str(stopped.value).split("training.batch=")[1].split(",")[0])
+    assert need(batch) <= need(recipe.training.batch) / 2 < need(batch + 1)
 
 
 def test_a_full_gpu_is_told_before_training(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,7 @@ from PIL import Image
 
 from hilum.datasets.manifest import Manifest
 from hilum.errors import DiskFull, Interrupted, NonFiniteLoss, WorkerLost
+from hilum.machine import Place
 from hilum.progress import Progress
 from hilum.storage import lock
 from hilum.training import group, leader
@@ -72,6 +73,24 @@ def test_two_processes_go_the_way_of_one(data: Manifest, tmp_path: Path) -> None
     assert first["auroc"]["n"] == second["auroc"]["n"]
 
 
+@pytest.mark.slow
+def test_two_processes_end_within_the_spread_of_seeds(data: Manifest, tmp_path: Path) -> None:
+    """Rounding grows over many steps; the end must not be further off than another seed's."""
+    recipe = paper(12, 8)
+    alone = [
+        train(data, recipe, on="cpu:1", seed=seed, out=tmp_path / f"{seed}", workers=0)
+        for seed in range(3)
+    ]
+    two = train(data, recipe, on="cpu:2x1", seed=0, out=tmp_path / "two", workers=0)
+    for measure in ("val_loss", "val_auroc"):
+        ends = [getattr(run.epochs[-1], measure) for run in alone]
+        found = getattr(two.epochs[-1], measure)
+        assert max(ends) > min(ends)
+        assert min(ends) - 1e-3 <= found <= max(ends) + 1e-3
+        # Nearer to the same seed's end than the seeds are to each other.
+        assert abs(found - ends[0]) < max(ends) - min(ends)
+
+
 class Kill(Progress):
     """Ends one worker, or interrupts the leader, when the first epoch has been told of."""
 
@@ -116,6 +135,41 @@ def test_a_defect_of_the_run_is_told_once(data: Manifest, tmp_path: Path) -> Non
     recipe = paper(1, 8, network={"options": {}}, optimiser={"name": "sgd", "lr": 900.0})
     with pytest.raises(NonFiniteLoss, match="epoch 1, step"):
         train(data, recipe, on="cpu:2x1", out=tmp_path / "run", workers=0)
+
+
+# Workers in miniature: the first hears that the other has stopped, as ``joined`` tells it.
+PAIR = """
+import json, sys, time
+if sys.argv[1] == "0":
+    time.sleep({wait})
+    print(7)
+    print(json.dumps({{"error": "WorkerLost", "text": "rank 1 has stopped: KeyError"}}), flush=True)
+    sys.exit(3)
+time.sleep(0.5)
+raise KeyError("planted")
+"""
+
+
+@pytest.mark.parametrize("wait", [0, 1], ids=["its peer ends first", "it ends first"])
+def test_a_defect_of_a_worker_is_a_defect(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], wait: int
+) -> None:
+    def start(folder: Path, rank: int, *given: int) -> subprocess.Popen[str]:
+        command = [sys.executable, "-c", PAIR.format(wait=wait), str(rank)]
+        pipe = subprocess.PIPE
+        started.append(subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True))
+        return started[-1]
+
+    started: list[subprocess.Popen[str]] = []
+    monkeypatch.setattr(leader, "_start", start)
+    before = threading.active_count()
+    with pytest.raises(RuntimeError, match="traceback stands above"):
+        leader.lead(Run(tmp_path), Place("cpu", 2, 1, "float32"), Progress())
+    said = capfd.readouterr().err
+    assert "KeyError: 'planted'" in said
+    assert wait or "7" in said  # what is no event is a library's own word
+    assert all(worker.stdout is not None and worker.stdout.closed for worker in started)
+    assert threading.active_count() <= before
 
 
 def test_workers_end_with_their_leader(tmp_path: Path) -> None:

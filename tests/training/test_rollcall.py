@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+import queue
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from torch import distributed
 
-from hilum.errors import DiskFull, Refused, UsageError, WorkerLost
+from hilum.datasets.cache import Cache
+from hilum.datasets.manifest import Manifest
+from hilum.errors import DiskFull, HilumError, Refused, UsageError, WorkerLost
+from hilum.machine import Place
 from hilum.training import group
+from hilum.training.parts import open_films
 from hilum.training.rollcall import RollCall, patience
+
+from .conftest import recipe_of
 
 Opener = Callable[[], distributed.Store]
 
@@ -60,6 +71,16 @@ def test_who_does_not_come_is_named(opened: Opener) -> None:
                 call.result()
 
 
+def test_coming_may_take_longer_than_being_silent(opened: Opener) -> None:
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(RollCall, opened, 0, 2, 1.0, arrival=30.0)
+        time.sleep(2)
+        second = pool.submit(RollCall, opened, 1, 2, 1.0, arrival=30.0)
+        for roll in (first.result(), second.result()):
+            assert roll.size == 2
+            roll.close()
+
+
 def test_the_first_one_missing_is_named(opened: Opener) -> None:
     with pytest.raises(WorkerLost, match=r"rank 0 of 2 has not come"):
         RollCall(opened, 1, 2, 0.5)
@@ -80,8 +101,8 @@ def test_what_the_dead_have_left_misleads_nobody(opened: Opener) -> None:
 
 
 def test_a_meeting_waits_for_the_living_and_names_the_silent(opened: Opener) -> None:
-    rolls = together(opened, 2, seconds=2)
-    timer = threading.Timer(3, rolls[1].meet, ("slow", 1))  # later than patience, but alive
+    rolls = together(opened, 2, seconds=4)
+    timer = threading.Timer(6, rolls[1].meet, ("slow", 1))  # later than patience, but alive
     timer.start()
     assert rolls[0].meet("slow", 0) == [0, 1]
     timer.join()
@@ -110,8 +131,50 @@ def test_a_defect_of_one_is_told_to_all(opened: Opener) -> None:
     rolls[1].close()
 
 
+class Hanging:
+    """A process in an exchange that cannot be broken off: what it would have ended with."""
+
+    def __init__(self, opened: Opener) -> None:
+        self.left: queue.SimpleQueue[HilumError] = queue.SimpleQueue()
+        with ThreadPoolExecutor(2) as pool:
+            other = pool.submit(RollCall, opened, 1, 2, 2.0)
+            self.roll = RollCall(opened, 0, 2, 2.0, at_silence=self.left.put)
+            self.other = other.result()
+
+
+def test_who_hangs_leaves_when_another_has_left_word(opened: Opener) -> None:
+    hanging = Hanging(opened)
+    hanging.other.tell(DiskFull("the disk is full: there."))
+    found = hanging.left.get(timeout=30)
+    assert isinstance(found, DiskFull) and str(found) == "the disk is full: there."
+    hanging.roll.close()
+    hanging.other.close()
+
+
+@pytest.mark.parametrize("orderly", [False, True])
+def test_who_hangs_leaves_when_the_store_is_gone(orderly: bool) -> None:
+    """Not who is on its way out: at an orderly end the store goes as well."""
+    wait = timedelta(seconds=30)
+    server = distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    port = server.port
+    store = partial(distributed.TCPStore, "127.0.0.1", port, is_master=False, timeout=wait)
+    hanging = Hanging(store)
+    hanging.other.close()
+    del server
+    if orderly:
+        while hanging.roll._word is None:  # it has noticed
+            time.sleep(0.01)
+        hanging.roll.close()
+        with pytest.raises(queue.Empty):
+            hanging.left.get(timeout=2.5)
+    else:
+        found = hanging.left.get(timeout=30)
+        assert isinstance(found, WorkerLost) and "the store where the processes meet" in str(found)
+        hanging.roll.close()
+
+
 def test_all_alive_and_yet_out_of_touch(opened: Opener) -> None:
-    rolls = together(opened, 2, seconds=2)
+    rolls = together(opened, 2, seconds=20)
     found = rolls[0].explain(RuntimeError("Timed out waiting 2000ms\nfor recv"))
     assert isinstance(found, WorkerLost)
     assert "each of them still answers: Timed out waiting 2000ms." in str(found)
@@ -141,13 +204,53 @@ def test_a_rendezvous_out_of_reach_is_told(monkeypatch: pytest.MonkeyPatch) -> N
         group.meeting_place(1, 0.3)
 
 
-def test_members_of_another_torch_are_refused(opened: Opener) -> None:
-    rolls = together(opened, 2)
-    with ThreadPoolExecutor(2) as pool:
-        other = pool.submit(rolls[1].meet, "versions", {"torch": "2.0.1", "hilum": "0"})
-        with pytest.raises(Refused, match=r"differ in torch: rank 1 of 2 .* has 2\.0\.1, rank 0"):
-            group._same_versions(rolls[0])
+@pytest.mark.parametrize(
+    ("theirs", "said"),
+    [
+        ({"torch": "2.0.1"}, r"differ in torch: rank 1 of 2 .* has 2\.0\.1, rank 0"),
+        ({"processor": "cuda"}, r"differ in processor: rank 1 of 2 .* has cuda, rank 0 cpu"),
+    ],
+    ids=["torch", "processor"],
+)
+def test_members_that_cannot_compute_together_are_refused(
+    opened: Opener, monkeypatch: pytest.MonkeyPatch, theirs: dict[str, str], said: str
+) -> None:
+    store = opened()
+    monkeypatch.setenv(group.STORE, f"127.0.0.1:{store.port}")
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with ThreadPoolExecutor(1) as pool:
+        coming = pool.submit(RollCall, opened, 1, 2, 20)
+        other = pool.submit(lambda: coming.result().meet("versions", theirs))
+        with pytest.raises(Refused, match=said), group.joined(Place("cpu", 2, 1)):
+            pytest.fail("they joined")
         other.result()
+    coming.result().close()
+
+
+def test_members_that_read_other_films_are_refused(
+    opened: Opener, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One file is missing on one machine: the order of films would be another one there."""
+    rolls = together(opened, 2)
+    names = tuple(f"{number}.png" for number in range(4))
+    manifest = Manifest(tmp_path, names, np.array([0, 1, 0, 1], np.int8), names, ("train",) * 4)
+    monkeypatch.setattr(Cache, "fill", lambda *given, workers, progress: Cache(pixels, workers))
+    pixels, whole = np.zeros((4, 32, 32), np.uint8), np.arange(4)
+
+    def come(roll: RollCall, rows: Any) -> int:
+        _, parts = open_films(manifest, recipe_of(), roll, workers=rows)
+        return len(parts[0])
+
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(come, rolls, [whole, whole])) == [4, 4]
+    rolls = [*rolls, *together(opened, 2)]
+    with ThreadPoolExecutor(2) as pool:
+        calls = [pool.submit(come, rolls[2], whole),
+                 pool.submit(come, rolls[3], np.array([0, 1, -1, 3]))]  # fmt: skip
+        for call in calls:
+            with pytest.raises(Refused, match="differ in the films that can be read: rank 1 of 2"):
+                call.result()
     for roll in rolls:
         roll.close()
 

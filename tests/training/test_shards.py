@@ -1,4 +1,5 @@
-"""Shards of a batch, each in a thread of its own: the same result with any number of threads."""
+"""Shards of a batch, each in a thread of its own: the same result with one thread and with more,
+up to the shards."""
 
 from __future__ import annotations
 
@@ -99,6 +100,20 @@ def test_running_statistics_are_the_mean_of_the_shards(part: Films) -> None:
     assert torch.equal(dict(learner.model.named_buffers())[name], expected)
     learner.begin(part, 1)
     assert torch.equal(dict(learner.replicas[1].named_buffers())[name], expected)
+
+
+def test_an_average_of_weights_follows_the_mean_of_the_shards(part: Films) -> None:
+    """With a decay of nothing the average is the network of the last step, statistics and all."""
+    recipe = recipe_of(training={"shards": 2, "batch": 8}, averaging={"decay": 1e-9, "every": 1})
+    learner = ShardedLearner(recipe, place(2), (1.0, 1.0))
+    learner.begin(part, 0)
+    for batch in (np.arange(8), np.arange(8, 16)):
+        learner.step(batch, 1e-3)
+    learner.finish()
+    average = dict(learner.average.named_buffers())
+    for name, value in learner.model.named_buffers():
+        if value.is_floating_point():
+            assert torch.allclose(average[name], value, atol=1e-5), name
 
 
 def test_a_team_raises_what_a_member_raised() -> None:

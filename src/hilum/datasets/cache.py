@@ -80,8 +80,8 @@ class Cache:
         Parameters
         ----------
         workers : processes; all cores by default, 0 decodes in this process
-        limit : share of the manifest's films that may be unreadable (one film always may, unless
-            it is 0)
+        limit : share of the manifest's films that may be unreadable; at least one film is allowed
+            unless it is 0
 
         Raises
         ------
@@ -103,16 +103,15 @@ class Cache:
                     if len(known) > allowed:
                         raise _too_many(manifest, known, f"of {len(manifest)}")
                     with _room(shelf.folder):
-                        left = allowed - len(known)
                         _make(
                             shelf,
                             preprocessing,
                             manifest,
                             film_keys,
                             missing,
-                            workers,
-                            progress,
-                            left,
+                            workers=workers,
+                            allowed=allowed - len(known),
+                            progress=progress,
                         )
                     shelf.load()
         without = _without(manifest, shelf, film_keys)
@@ -155,11 +154,17 @@ def _make(
     manifest: Manifest,
     film_keys: Keys,
     missing: Rows,
+    *,
     workers: int | None,
-    progress: Progress,
     allowed: float,
+    progress: Progress,
 ) -> None:
-    """Decode the missing films into their places; damaged ones go where they were."""
+    """Decode the missing films into their places; damaged ones go where they were.
+
+    Parameters
+    ----------
+    allowed : of them, so many may be unreadable
+    """
     size = preprocessing.size
     _check_room(shelf, len(missing))
     places = shelf.places(film_keys[missing])

@@ -169,11 +169,11 @@ class Workers:
                 self._workers.remove(worker)
 
     def _bury(self, worker: _Worker, lost: UnreadableFilm, tasks: _Tasks) -> Iterator[Task]:
-        """Blame the film it was at; what it had not answered otherwise is done again."""
+        """Blame the film it was at, if any; what it had not answered otherwise is done again."""
         place, _ = worker.at()
         worker.kill()
         self._workers.remove(worker)
-        if place < 0:
+        if place < 0 and not worker.proved:
             raise Refused(
                 "worker processes cannot start here: exit code "
                 f"{worker.process.returncode}. Go on without them: --workers 0."
@@ -258,6 +258,7 @@ class _Worker:
         self.wire.send(memory)
         self.batch: deque[Task] = deque()
         self.heard = 0  # answers of this batch so far
+        self.proved = False  # it has started and answered: worker processes are possible here
         self._function = b""
 
     def at(self) -> tuple[int, float]:
@@ -282,6 +283,7 @@ class _Worker:
     def hear(self) -> list[Task]:
         """The answers in the next message."""
         kind, content = self.wire.receive()
+        self.proved = True
         if kind == "defect":
             raise content
         self.heard += len(content)

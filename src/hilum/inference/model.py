@@ -170,6 +170,13 @@ def _old(age: float) -> str:
     return f"{math.floor(12 * age)} months" if age < 2 else f"{math.floor(age)} years"
 
 
+def _within(age: float, youngest: float, oldest: float) -> bool:
+    """Whether an age lies between two, as people count from two years on: who is five and a half
+    is five, whether the header says 005Y or 066M."""
+    low = math.floor(youngest) if youngest >= 2 else youngest
+    return low <= age < math.floor(oldest) + 1
+
+
 class Model:
     """A sealed bundle that answers films.
 
@@ -336,8 +343,7 @@ class Model:
         use = self.bundle.intended_use
         outside: list[Reason] = []
         ages = use.get("ages")
-        # As people count: who is five and a half is five, whether the header says 005Y or 066M.
-        if ages and film.age is not None and not ages[0] <= film.age < math.floor(ages[1]) + 1:
+        if ages and film.age is not None and not _within(film.age, *ages):
             outside.append(
                 Reason(
                     "age",

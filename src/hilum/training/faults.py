@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+from torch import distributed
 
 from hilum.errors import PlaceUnavailable, TrainingStopped
 from hilum.machine import Place
@@ -13,9 +14,9 @@ from hilum.training import memory
 from hilum.training.recipe import Recipe
 from hilum.training.run import Run
 
-# How torch and the libraries below it name a device that failed: cuda, cuDNN, cuBLAS, NCCL.
+# How torch and the libraries below it name a device that failed: cuda, cuDNN, cuBLAS.
 _DEVICE = ("CUDA error", "CUDA driver error", "cuDNN error", "CUDNN_STATUS", "CUBLAS_STATUS",
-           "NCCL error", "NVML")  # fmt: skip
+           "NVML")  # fmt: skip
 
 # A full memory where it is no error of its own: cuBLAS's workspace, torch on a CPU.
 _FULL = ("CUBLAS_STATUS_ALLOC_FAILED", "can't allocate memory")
@@ -24,6 +25,8 @@ _FULL = ("CUBLAS_STATUS_ALLOC_FAILED", "can't allocate memory")
 @contextmanager
 def explained(run: Run, recipe: Recipe, place: Place) -> Iterator[None]:
     """Turn a full memory and a lost GPU into ``TrainingStopped``.
+
+    An exchange with other processes that broke is not the GPU's fault: see ``group.joined``.
 
     The run's checkpoint of the last whole epoch lies on the disk, whole: nothing is asked of a
     device that failed.
@@ -34,6 +37,8 @@ def explained(run: Run, recipe: Recipe, place: Place) -> Iterator[None]:
     """
     try:
         yield
+    except distributed.DistError:
+        raise
     except (RuntimeError, MemoryError, PlaceUnavailable) as error:
         if out_of_memory(error):
             raise TrainingStopped(_full(run, recipe, place)) from error
@@ -73,7 +78,7 @@ def _full(run: Run, recipe: Recipe, place: Place) -> str:
         f"the memory of {place} is full: batches of {recipe.training.batch} films of {size} pixels."
     )
     # What was estimated was not enough; how far it was off is not known on a CPU.
-    have = memory.memory_needed(recipe, place) // 2
+    have = memory.memory_needed(recipe, place) * memory.copies(place) // 2
     if place.kind == "cuda":
         try:
             free, whole = memory.of_gpu()

@@ -15,9 +15,8 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -34,7 +33,7 @@ from hilum.training.loop import steps_in_epoch
 from hilum.training.parts import Films
 from hilum.training.recipe import Recipe
 from hilum.training.resident import OnDevice, size_of
-from hilum.training.step import Captured, Ledger, Rows, Step
+from hilum.training.step import Captured, Ledger, Numbers, Step
 
 if TYPE_CHECKING:
     from hilum.training.group import Group
@@ -73,13 +72,14 @@ class CudaLearner(TorchLearner):
         self.eager = group is not None
         self.room: int | None = None  # bytes that further films may take on the device
         self._sets: dict[int, OnDevice] = {}
-        self._rows = Rows(recipe.training.batch, self.device)
+        self._numbers = Numbers(recipe.training.batch, self.device)
         self._made_for: tuple[int, int] | None = None
 
     def begin(self, films: Films, epoch: int, plan: Sequence[NDArray[np.int64]] = ()) -> None:
         super().begin(films, epoch)
-        self.set = self.on_device(films)
-        self.set.begin([self._mine(batch) for batch in plan])
+        mine = [self._mine(batch) for batch in plan]
+        self.set = self.on_device(films, max(map(len, mine), default=self.recipe.training.batch))
+        self.set.begin(mine)
         if self._made_for != (id(films), self.size):  # other shapes: other buffers, another graph
             self._made_for = id(films), self.size
             recipe = self.recipe
@@ -99,9 +99,8 @@ class CudaLearner(TorchLearner):
             step = self._steps[len(batch)] = Step(self, self.set, len(batch), self._ledger)
         if step.staged is not None:
             step.staged.copy_(self.set.fetch(batch), non_blocking=True)
-        highest = self.recipe.optimiser.lr
-        share = learning_rate / highest if highest else 0.0
-        self._rows.send(step.row, len(self._ledger.films), self.epoch, share, batch)
+        share = self._share(learning_rate)
+        self._numbers.send(step.row, len(self._ledger.films), self.epoch, share, batch)
         if self.graphs and len(batch) == self.recipe.training.batch:
             if self._captured is None:
                 self._captured = self._capture(step)
@@ -153,7 +152,8 @@ class CudaLearner(TorchLearner):
         model = self.average if self.average is not None else self.model.eval()
         everything = np.arange(len(films))
         mine = everything if self.group is None else self.group.share(everything)
-        held, many = self.on_device(films), self._at_once
+        many = self._at_once
+        held = self.on_device(films, many)
         plan = [mine[begin : begin + many] for begin in range(0, len(mine), many)]
         held.begin(plan)
         found = torch.empty(len(mine), dtype=torch.float64, device=self.device)
@@ -169,17 +169,23 @@ class CudaLearner(TorchLearner):
         scores = found.cpu().numpy()  # the one wait
         return scores if self.group is None else self.group.gathered(scores, mine, len(films))
 
-    def on_device(self, films: Films) -> OnDevice:
-        """The set on the device: in its memory where it fits beside a step, else streamed."""
-        if id(films) not in self._sets:
-            resident = size_of(films) <= self._room()
-            if resident:
-                self.room = self._room() - size_of(films)
-            with torch.inference_mode(False):
-                self._sets[id(films)] = OnDevice(
-                    films, self._at_once, self.device, resident=resident
-                )
-        return self._sets[id(films)]
+    def on_device(self, films: Films, batch: int) -> OnDevice:
+        """The set on the device: in its memory where it fits beside a step, else streamed.
+
+        Parameters
+        ----------
+        batch : films of the largest batch that will be asked of it
+        """
+        held = self._sets.get(id(films))
+        with torch.inference_mode(False):
+            if held is None:
+                resident = size_of(films) <= self._room()
+                held = OnDevice(films, batch, self.device, resident=resident)
+                self._sets[id(films)] = held
+                self.room = self._room() - held.bytes
+            else:
+                held.widen(batch)
+        return held
 
     def _room(self) -> int:
         """Bytes that further films may take."""
@@ -195,22 +201,11 @@ class CudaLearner(TorchLearner):
         """Films that are judged in one batch."""
         recipe, many = self.recipe, 0
         if self.device.type == "cuda":
-            film = 2 * 4 * memory.outputs(recipe, recipe.preprocessing.size)  # float32, and ReLU's
+            film = (
+                2 * 4 * memory.outputs_a_film(recipe, recipe.preprocessing.size)
+            )  # float32, and ReLU's
             many = int(memory.of_gpu(self.device)[1] * JUDGED_SHARE / film)
         return max(recipe.training.batch, min(JUDGED, many))
-
-    def _mine(self, batch: NDArray[np.int64]) -> NDArray[np.int64]:
-        """What this process takes of a global batch; never nothing."""
-        if self.group is None:
-            return batch
-        mine = self.group.share(batch)
-        return mine if len(mine) else batch[:1]
-
-    def _autocast(self) -> AbstractContextManager[Any]:
-        if self.place.precision != "bfloat16":
-            return nullcontext()
-        # Without its cache of cast weights, which would outlive the graph that casts them.
-        return torch.autocast(self.device.type, torch.bfloat16, cache_enabled=False)
 
 
 def _capturing(error: BaseException) -> bool:

@@ -26,11 +26,12 @@ from numpy.typing import NDArray
 from torch import distributed, nn
 
 import hilum
-from hilum.errors import HilumError, Refused, WorkerLost
+from hilum.errors import HilumError, Refused
 from hilum.machine import Place
 from hilum.training.rollcall import PATIENCE, RollCall, patience, rebuilt
 
 STORE = "HILUM_STORE"
+ARRIVAL = 60.0  # seconds that a process has at least to start: on a busy machine torch loads long
 SIOCGIFADDR = 0x8915  # linux/sockios.h
 
 
@@ -107,6 +108,15 @@ def by_torchrun() -> bool:
     return STORE not in os.environ and int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
+def take_device(place: Place) -> torch.device:
+    """The device of this process of a group; a GPU becomes the one that torch means by default."""
+    if place.kind != "cuda":
+        return torch.device(place.device)
+    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", os.environ["RANK"])))
+    torch.cuda.set_device(device)
+    return device
+
+
 @contextmanager
 def joined(place: Place) -> Iterator[Group]:
     """Join the group that the environment names: that of ``lead``, or torchrun's.
@@ -114,25 +124,26 @@ def joined(place: Place) -> Iterator[Group]:
     Raises
     ------
     Refused
-        The store where the processes meet cannot be reached or served, or the processes run other
-        versions of torch or hilum.
+        The store where the processes meet cannot be reached or served, or the processes differ in
+        their versions of torch or hilum, or in the kind of processor.
     WorkerLost
         Another process did not come, died or fell silent.
     HilumError
         What another process has stopped for.
     """
     rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    device = torch.device(place.device)
+    device = take_device(place)
     cuda = place.kind == "cuda"
-    if cuda:
-        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", rank)))
-        torch.cuda.set_device(device)
     seconds = patience()
-    server, open_store = meeting_place(rank, seconds)
+    arrival = max(seconds, ARRIVAL)
+    server, open_store = meeting_place(rank, arrival)
     # A collective of NCCL's cannot be broken off from Python: its process has to end.
-    roll = RollCall(open_store, rank, size, seconds, at_silence=_leave if cuda else None)
+    leave = _leave if cuda else None
+    roll = RollCall(open_store, rank, size, seconds, at_silence=leave, arrival=arrival)
     try:
-        _same_versions(roll)
+        # Other backends (gloo here, NCCL there) would wait for each other for ever.
+        mine = {"torch": torch.__version__, "hilum": hilum.__version__, "processor": place.kind}
+        same(roll, "versions", mine)
         if not cuda:
             _choose_interface(roll)
         distributed.init_process_group(
@@ -276,16 +287,26 @@ def _interface(address: str) -> str:
     return ""
 
 
-def _same_versions(roll: RollCall) -> None:
-    """Refuse a group whose members compute by another torch or hilum."""
-    mine = {"torch": torch.__version__, "hilum": hilum.__version__}
-    everyone = roll.meet("versions", mine)
+def same(roll: RollCall, name: str, mine: dict[str, str]) -> None:
+    """Refuse a group whose members differ in what they bring to a meeting of that name.
+
+    Waits for all of them, as :meth:`RollCall.meet` does.
+
+    Parameters
+    ----------
+    mine : what this process has, by the words for it
+
+    Raises
+    ------
+    Refused, WorkerLost
+    """
+    everyone = roll.meet(name, mine)
     for rank, theirs in enumerate(everyone):
-        for what, version in theirs.items():
-            if version != everyone[0][what]:
+        for what, found in theirs.items():
+            if found != everyone[0].get(what):
                 raise Refused(
-                    f"the processes differ in {what}: {roll.named([rank])} has {version}, rank 0 "
-                    f"{everyone[0][what]}. Give every machine the same."
+                    f"the processes differ in {what}: {roll.named([rank])} has {found}, rank 0 "
+                    f"{everyone[0].get(what)}. Give every machine the same."
                 )
 
 
@@ -297,7 +318,7 @@ def _exchange_broke(error: Exception) -> bool:
     return isinstance(error, RuntimeError) and any(w in str(error).lower() for w in words)
 
 
-def _leave(error: WorkerLost) -> None:
+def _leave(error: HilumError) -> None:
     """End this process at once, with a line for people and for the leader."""
     if STORE in os.environ:
         from hilum.training.worker import tell

@@ -24,6 +24,8 @@ from hilum.training.group import STORE
 from hilum.training.rollcall import rebuilt
 from hilum.training.run import Run
 
+DEFECT = 1  # the exit code of a worker with a traceback
+
 
 def lead(run: Run, place: Place, progress: Progress) -> None:
     """Start the workers of a run whose folder is ready, follow them, and see them end.
@@ -34,6 +36,8 @@ def lead(run: Run, place: Place, progress: Progress) -> None:
         One of them died; the others are ended and the last checkpoint is whole.
     HilumError
         Whatever stopped them.
+    RuntimeError
+        A defect in one of them, which has written its traceback to the screen.
     """
     cores = place.processes * max(1, place.threads)
     if place.kind == "cpu" and cores > machine.cores():
@@ -45,15 +49,16 @@ def lead(run: Run, place: Place, progress: Progress) -> None:
     store = distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     events: queue.Queue[tuple[int, dict[str, Any] | None]] = queue.Queue()
     workers: list[subprocess.Popen[str]] = []
+    listeners: list[threading.Thread] = []
     try:
         for rank in range(place.processes):
             workers.append(_start(run.folder, rank, place.processes, store.port))
-            threading.Thread(
-                target=_listen, args=(rank, workers[rank], events), daemon=True
-            ).start()
+            given = rank, workers[rank], events
+            listeners.append(threading.Thread(target=_listen, args=given, daemon=True))
+            listeners[rank].start()
         _follow(run, workers, events, progress)
     finally:
-        _end(workers)
+        _end(workers, listeners)
 
 
 def _start(folder: Path, rank: int, size: int, port: int) -> subprocess.Popen[str]:
@@ -73,8 +78,12 @@ def _listen(rank: int, worker: subprocess.Popen[str], events: queue.Queue[Any]) 
     assert worker.stdout is not None
     for line in worker.stdout:
         try:
-            events.put((rank, json.loads(line)))
+            event = json.loads(line)
         except ValueError:
+            event = None
+        if isinstance(event, dict):
+            events.put((rank, event))
+        else:
             sys.stderr.write(line)  # a library's own word, not hilum's
     worker.wait()
     events.put((rank, None))
@@ -93,7 +102,7 @@ def _follow(
             if event is None:
                 running.discard(rank)
                 if workers[rank].returncode:
-                    raise failed or _lost(run, workers, events)
+                    raise _reason(run, workers, events, failed)
             elif "stage" in event:
                 stages.close()
                 stage = progress.stage(event["stage"], event["total"], brief=event["brief"])
@@ -107,16 +116,31 @@ def _follow(
                 failed = rebuilt(event["error"], event["text"])
 
 
-def _lost(run: Run, workers: list[subprocess.Popen[str]], events: queue.Queue[Any]) -> HilumError:
-    """What to say when a worker has ended badly without a word; the killed one is the cause."""
+def _reason(
+    run: Run,
+    workers: list[subprocess.Popen[str]],
+    events: queue.Queue[Any],
+    failed: HilumError | None,
+) -> Exception:
+    """Why a worker has ended badly: a defect, the workers' own word, or else one that was killed.
+
+    A word that another was lost is not the last one: the other may be about to say why.
+    """
     until = time.monotonic() + 2
-    while time.monotonic() < until and not any((w.poll() or 0) < 0 for w in workers):
+    while failed is None or isinstance(failed, WorkerLost):
+        codes = [worker.poll() or 0 for worker in workers]
+        if DEFECT in codes:
+            return RuntimeError("a training process has failed; its traceback stands above")
+        if time.monotonic() > until or (failed is None and min(codes) < 0):
+            break
         try:
             _, event = events.get(timeout=0.1)
         except queue.Empty:
             continue
         if event and "error" in event:
-            return rebuilt(event["error"], event["text"])
+            failed = failed or rebuilt(event["error"], event["text"])
+    if failed is not None:
+        return failed
     code, rank = min((w.poll() or 0, rank) for rank, w in enumerate(workers))
     if code == 0:
         code, rank = max((w.poll() or 0, rank) for rank, w in enumerate(workers))
@@ -128,12 +152,14 @@ def _lost(run: Run, workers: list[subprocess.Popen[str]], events: queue.Queue[An
     )
 
 
-def _end(workers: list[subprocess.Popen[str]]) -> None:
+def _end(workers: list[subprocess.Popen[str]], listeners: list[threading.Thread]) -> None:
     for worker in workers:
         if worker.poll() is None:
             worker.kill()  # checkpoints are atomic, so nothing can be torn
-    for worker in workers:
+    for worker, listener in zip(workers, listeners, strict=False):
         worker.wait()
-        for stream in (worker.stdin, worker.stdout):
-            if stream is not None:
-                stream.close()
+        assert worker.stdin is not None and worker.stdout is not None
+        worker.stdin.close()
+        listener.join(1)
+        if not listener.is_alive():  # else a process of the worker's own still holds its end
+            worker.stdout.close()

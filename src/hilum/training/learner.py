@@ -125,14 +125,13 @@ class TorchLearner:
 
     def step(self, batch: NDArray[np.int64], learning_rate: float) -> float | None:
         places = np.arange(self._seen, self._seen + len(batch))
-        mine, self._seen = batch, self._seen + len(batch)
         if self.group is not None:
-            mine, places = self.group.share(batch), self.group.share(places)
+            places = self.group.share(places)
         self._places.append(places)
-        # A share without films still has to meet the others on the way back: one film, times 0.
-        x, y = self.prepare(mine if len(mine) else batch[:1])
+        self._seen += len(batch)
+        x, y = self.prepare(self._mine(batch))
         with self._threads():
-            loss = self.loss(x, y, len(batch)) * (1.0 if len(mine) else 0.0)
+            loss = self.loss(x, y, len(batch)) * (1.0 if len(places) else 0.0)
             self.model.zero_grad(set_to_none=True)
             # The group takes the mean of its processes' gradients; their sum is wanted.
             (loss if self.group is None else loss * self.group.size).backward()
@@ -143,9 +142,8 @@ class TorchLearner:
 
     def update(self, learning_rate: float) -> None:
         """Move the weights by the gradients that they hold."""
-        share = learning_rate / self.recipe.optimiser.lr if self.recipe.optimiser.lr else 0.0
         for one in self.optimisers:
-            one.step(share)
+            one.step(self._share(learning_rate))
         self.steps += 1
         self._follow()
 
@@ -231,6 +229,20 @@ class TorchLearner:
             optimiser.restore(one, saved)
         self.steps = state["steps"]
 
+    def _mine(self, batch: NDArray[np.int64]) -> NDArray[np.int64]:
+        """What this process takes of a global batch; never nothing.
+
+        A share without films still has to meet the others on the way back: one film, whose loss
+        counts nothing.
+        """
+        mine = batch if self.group is None else self.group.share(batch)
+        return mine if len(mine) else batch[:1]
+
+    def _share(self, learning_rate: float) -> float:
+        """The learning rate as a share of the highest, as optimisers take it."""
+        highest = self.recipe.optimiser.lr
+        return learning_rate / highest if highest else 0.0
+
     def _each(self, function: Callable[[Any], Any], items: Iterable[Any]) -> Iterable[Any]:
         """The function of each item; apart from each other where a learner has the threads."""
         return map(function, items)
@@ -244,7 +256,9 @@ class TorchLearner:
     def _autocast(self) -> AbstractContextManager[Any]:
         if self.place.precision != "bfloat16":
             return nullcontext()
-        return torch.autocast(self.device.type, torch.bfloat16)
+        # On a GPU without its cache of cast weights, which would outlive the graph that casts them.
+        kept = self.device.type != "cuda"
+        return torch.autocast(self.device.type, torch.bfloat16, cache_enabled=kept)
 
     def _pixels(self, films: Films, batch: NDArray[np.int64]) -> Tensor:
         """(n, s, s) uint8 on the device."""

@@ -15,7 +15,7 @@ from hilum.training.learner import new_network
 from hilum.training.recipe import Recipe
 
 
-def outputs(recipe: Recipe, *sizes: int) -> int:
+def outputs_a_film(recipe: Recipe, *sizes: int) -> int:
     """Values that the layers give out for one film, at the largest of these sizes.
 
     Raises
@@ -61,7 +61,7 @@ def memory_needed(recipe: Recipe, place: Place) -> int:
     batch = -(-recipe.training.batch // place.processes)
     width = 2 if place.precision == "bfloat16" else 4
     weights = sum(p.numel() for p in new_network(recipe).parameters())
-    return 4 * 4 * weights + 2 * width * batch * outputs(recipe, *sizes)
+    return 4 * 4 * weights + 2 * width * batch * outputs_a_film(recipe, *sizes)
 
 
 def of_gpu(device: torch.device | None = None) -> tuple[int, int]:
@@ -92,18 +92,23 @@ def check_memory(recipe: Recipe, place: Place) -> int:
     ------
     Refused, PlaceUnavailable
     """
-    whole = machine.memory_bytes()
-    have, held = whole, 0
+    have = whole = machine.memory_bytes()
+    name = "the GPU"
     if place.kind == "cuda":
-        have, whole = of_gpu()
-        held = whole - have
-    need = memory_needed(recipe, place) * (place.processes if place.kind == "cpu" else 1)
+        if place.processes == 1:
+            have, whole = of_gpu()
+        else:  # the fullest of them decides
+            found = [(*of_gpu(torch.device("cuda", k)), k) for k in range(place.processes)]
+            have, whole, number = min(found)
+            name = f"GPU {number}"
+    held = whole - have
+    need = memory_needed(recipe, place) * copies(place)
     if need <= have:
         return need
     there = f"{have / 2**30:.1f} GiB"
     if place.kind == "cuda" and need <= whole:
         raise Refused(
-            f"the GPU is full: about {need / 2**30:.1f} GiB are needed and {there} of its "
+            f"{name} is full: about {need / 2**30:.1f} GiB are needed and {there} of its "
             f"{whole / 2**30:.1f} GiB are free, {held / 2**30:.1f} GiB are in use (nvidia-smi says "
             f"by whom). Wait, or {advice(recipe, place, have)}."
         )
@@ -130,7 +135,7 @@ def fitting_batch(recipe: Recipe, place: Place, have: int) -> int:
 
     def fits(batch: int) -> bool:
         smaller = replace(recipe, training=replace(recipe.training, batch=batch))
-        return memory_needed(smaller, place) * _copies(place) <= have
+        return memory_needed(smaller, place) * copies(place) <= have
 
     return _largest(fits, 1, recipe.training.batch - 1)
 
@@ -149,7 +154,7 @@ def fitting_size(recipe: Recipe, place: Place, have: int) -> int:
             need = memory_needed(replace(recipe, preprocessing=preprocessing), place)
         except (UsageError, ValueError):
             return True  # too small for the network: whatever fits is larger
-        return need * _copies(place) <= have
+        return need * copies(place) <= have
 
     size = 8 * _largest(fits, 1, (recipe.preprocessing.size - 1) // 8)
     try:
@@ -160,7 +165,8 @@ def fitting_size(recipe: Recipe, place: Place, have: int) -> int:
     return size
 
 
-def _copies(place: Place) -> int:
+def copies(place: Place) -> int:
+    """Processes that share one memory: all on a CPU; a GPU has its own."""
     return place.processes if place.kind == "cpu" else 1
 
 

@@ -1,4 +1,4 @@
-"""The films of one part of a data set, as training takes them."""
+"""The films of a data set's parts, as training takes them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,11 @@ from numpy.typing import NDArray
 
 from hilum.datasets.cache import Cache
 from hilum.datasets.manifest import Manifest
+from hilum.progress import SILENT, Progress
 from hilum.storage import digest
+from hilum.training import group
+from hilum.training.recipe import Recipe
+from hilum.training.rollcall import RollCall
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +52,34 @@ def films_of(manifest: Manifest, cache: Cache, part: str) -> Films:
         labels=np.asarray(manifest.label)[rows].astype(np.int8),
         identity=np.array([identity(manifest.path[i]) for i in rows.tolist()], np.int64),
     )
+
+
+def open_films(
+    manifest: Manifest,
+    recipe: Recipe,
+    roll: RollCall | None = None,
+    *,
+    workers: int | None = None,
+    progress: Progress = SILENT,
+) -> tuple[Cache, tuple[Films, Films]]:
+    """The cache, filled, and from it the films for training and for validation.
+
+    Parameters
+    ----------
+    roll : those who train together; each machine may take long over its films, nobody gives up
+        on it as long as it lives
+
+    Raises
+    ------
+    Refused
+        One of the group reads other films than the first: they would draw other batches.
+    TooManyUnreadable, DiskFull, WorkerLost
+    """
+    cache = Cache.fill(manifest, recipe.preprocessing, workers=workers, progress=progress)
+    if roll is not None:
+        readable = digest((cache.rows >= 0).tobytes())[:16]
+        group.same(roll, "films", {"the films that can be read": readable})
+    return cache, (films_of(manifest, cache, "train"), films_of(manifest, cache, "validation"))
 
 
 def identity(path: str) -> int:

@@ -46,6 +46,17 @@ def resolve(on: str | None, recipe: Recipe) -> Place:
     return place
 
 
+def of_one(text: str) -> Place:
+    """The place by name where other machines hold most of it: one process's part must be here.
+
+    Raises
+    ------
+    UsageError, PlaceUnavailable
+    """
+    asked = Place.parse(text)
+    return replace(replace(asked, processes=1).resolved(), processes=asked.processes)
+
+
 def settle_precision(
     place: Place, recipe: Recipe, films: Films, weights: tuple[float, float]
 ) -> tuple[Place, dict[str, float]]:

@@ -24,7 +24,7 @@ from torch import Tensor
 from hilum.training.parts import Films
 
 #: Batches that are gathered ahead, and batches on the device: one computed, one on its way.
-AHEAD, BUFFERS = 4, 2
+GATHERED_AHEAD, BUFFERS = 4, 2
 #: Bytes of one piece when a whole set is carried over.
 PIECE = 32 << 20
 
@@ -56,6 +56,19 @@ class OnDevice:
         self.identity = torch.from_numpy(films.identity).to(device)
         self.pixels = upload(films, device) if resident else None
         self.stream = None if resident else Stream(films, batch, device)
+
+    @property
+    def bytes(self) -> int:
+        """What it takes of the device's memory."""
+        held = (self.labels, self.identity, *([] if self.pixels is None else [self.pixels]))
+        streamed = 0 if self.stream is None else sum(one.nbytes for one in self.stream.buffers)
+        return sum(one.nbytes for one in held) + streamed
+
+    def widen(self, batch: int) -> None:
+        """Be ready for batches of so many films."""
+        if self.stream is not None and self.stream.size < batch:
+            self.stream.close()
+            self.stream = Stream(self.films, batch, self.labels.device)
 
     def begin(self, plan: Sequence[NDArray[np.int64]]) -> None:
         """These batches are to come."""
@@ -113,7 +126,9 @@ class Stream:
         self.films, self.size, self.device = films, size, device
         side = films.pixels.shape[-1]
         shape, cuda = (size, side, side), device.type == "cuda"
-        self.hosts = [torch.empty(shape, dtype=torch.uint8, pin_memory=cuda) for _ in range(AHEAD)]
+        self.hosts = [
+            torch.empty(shape, dtype=torch.uint8, pin_memory=cuda) for _ in range(GATHERED_AHEAD)
+        ]
         self.buffers = [
             torch.empty(shape, dtype=torch.uint8, device=device) for _ in range(BUFFERS)
         ]

@@ -35,6 +35,7 @@ STORE_GONE = {
     "text": "the store where the processes meet is gone, with the machine or process that kept it "
     "(rank 0's). Start the training again there: it goes on from its last checkpoint.",
 }
+LEAVING = 10  # beats that a process is given to end by itself, once there is nothing to wait for
 WHAT_TO_DO = f"Look at its machine ({PATIENCE} sets how many seconds it may be silent)"
 
 
@@ -71,8 +72,10 @@ class RollCall:
         connection that waits lets nobody else through
     rank, size : this process's number, and how many there are
     seconds : how long one may be silent
-    at_silence : called from the pulse's thread when one has been silent for longer than that; for
-        an exchange that cannot be broken off from within
+    arrival : how long one may take to come; ``seconds`` where None
+    at_silence : called from the pulse's thread when one has been silent for longer than that, has
+        left word of why it stopped, or has taken the store with it, and this process has not ended
+        by itself ten beats later; for an exchange that cannot be broken off from within
 
     Attributes
     ----------
@@ -82,7 +85,7 @@ class RollCall:
     Raises
     ------
     WorkerLost
-        Not all have come within ``seconds``.
+        Not all have come in time.
     """
 
     def __init__(
@@ -91,9 +94,11 @@ class RollCall:
         rank: int,
         size: int,
         seconds: float,
-        at_silence: Callable[[WorkerLost], None] | None = None,
+        at_silence: Callable[[HilumError], None] | None = None,
+        arrival: float | None = None,
     ) -> None:
         self.rank, self.size, self.seconds = rank, size, seconds
+        self.arrival = seconds if arrival is None else arrival
         self.advice = WHAT_TO_DO
         self._at_silence = at_silence
         # A thousand processes that read a thousand pulses each second would keep a store busy.
@@ -239,14 +244,14 @@ class RollCall:
         return name
 
     def _while_waiting(self, missing: Callable[[], set[int]]) -> Iterator[None]:
-        until = time.monotonic() + self.seconds
+        until = time.monotonic() + self.arrival
         while time.monotonic() < until:
             yield
             time.sleep(POLL)
         ranks = ", ".join(map(str, sorted(missing())))
         raise WorkerLost(
             f"the group is not complete: rank {ranks} of {self.size} has not come within "
-            f"{self.seconds:.0f} s. Start hilum there too, or give it more time ({PATIENCE})."
+            f"{self.arrival:.0f} s. Start hilum there too, or give it more time ({PATIENCE})."
         )
 
     # --- the pulse ------------------------------------------------------------------------------
@@ -268,6 +273,10 @@ class RollCall:
                     self._word = json.loads(self._line.get(f"{self.round}/word"))
             except RuntimeError:
                 self._word = self._word or STORE_GONE
+            if self._word is not None:
+                # At an orderly end the store goes, too, while some are still on their way out.
+                if self._at_silence is not None and not self._stop.wait(LEAVING * self.beat):
+                    self._at_silence(rebuilt(**self._word))
                 return
             silent = self.silent(self.seconds + 2 * self.beat)
             if silent and self._at_silence is not None:

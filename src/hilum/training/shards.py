@@ -2,8 +2,9 @@
 
 A batch is cut into ``training.shards`` shards. Each is augmented, run forward and backward by
 itself; their gradients are added in order and the weights move once. A network with batch
-statistics takes them from each shard, so shards belong to the recipe and not to the place: the
-result is the same to the bit with any number of threads.
+statistics takes them from each shard, so shards belong to the recipe and not to a CPU's threads:
+the result is the same to the bit with any number of threads up to the shards. With more of them
+torch shares out each shard's operators as well. A GPU takes the batch whole.
 
 Threads that meet once a step, not at every operator, cost little beside a busy process: torch's
 own threads wait at some hundred barriers a step for one that is not scheduled
@@ -36,8 +37,8 @@ Made = TypeVar("Made")
 class ShardedLearner(TorchLearner):
     """A CPU's learner for recipes with more than one shard; one process.
 
-    The shards share the parameters; each has running statistics of its own, whose mean is taken
-    when an epoch ends.
+    The shards share the parameters; each has running statistics of its own. Their mean is taken
+    when an epoch ends, and whenever an average of the weights is about to follow them.
     """
 
     def __init__(self, recipe: Recipe, place: Place, weights: tuple[float, float]) -> None:
@@ -90,10 +91,22 @@ class ShardedLearner(TorchLearner):
         return loss.detach(), z.detach(), torch.autograd.grad(loss, self.parameters)
 
     def finish(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        for first, *others in zip(*(r.buffers() for r in self.replicas), strict=True):
-            if first.is_floating_point():
-                first.copy_(torch.stack([first, *others]).mean(0))
+        self._agree()
         return super().finish()
+
+    def _follow(self) -> None:
+        if self.average is not None and self.steps % self.recipe.averaging.every == 0:
+            self._agree()
+        super()._follow()
+
+    @torch.no_grad()
+    def _agree(self) -> None:
+        """Make running statistics the mean of the shards'."""
+        for values in zip(*(replica.buffers() for replica in self.replicas), strict=True):
+            if values[0].is_floating_point():
+                mean = torch.stack(values).mean(0)
+                for value in values:
+                    value.copy_(mean)
 
     def _each(self, function: Callable[[Item], Made], items: Iterable[Item]) -> Iterable[Made]:
         with self._threads():

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 #: Steps that the host may be ahead of a GPU: enough that the GPU never waits for the next one, few
 #: enough that a progress bar tells the truth.
-AHEAD = 64
+STEPS_AHEAD = 64
 #: Times that a step runs before it is captured: libraries choose and allocate, kernels compile.
 WARM = 3
 
@@ -46,29 +46,29 @@ class Ledger:
         return losses, np.concatenate(logits) if logits else np.zeros(0)
 
 
-class Rows:
+class Numbers:
     """A step's numbers on their way to the device, without a wait.
 
-    A row is int64: the step's place in the epoch, the epoch, the share of the highest learning
+    A row is int64: the step's number in the epoch, the epoch, the share of the highest learning
     rate as the bits of a float32, and the indices of the films.
     """
 
     def __init__(self, batch: int, device: torch.device) -> None:
         cuda = device.type == "cuda"
-        self.host = torch.zeros(AHEAD, 3 + batch, dtype=torch.int64, pin_memory=cuda)
+        self.host = torch.zeros(STEPS_AHEAD, 3 + batch, dtype=torch.int64, pin_memory=cuda)
         self._numpy = self.host.numpy()
         self._half: Any = [torch.cuda.Event() for _ in range(2)] if cuda else None
         self._turn = 0
 
     def send(
-        self, target: Tensor, place: int, epoch: int, share: float, batch: NDArray[np.int64]
+        self, target: Tensor, number: int, epoch: int, share: float, batch: NDArray[np.int64]
     ) -> None:
         """Queue the copy of one row to ``target`` (3 + n,)."""
-        turn, half = self._turn % AHEAD, AHEAD // 2
-        if self._half is not None and self._turn >= AHEAD and turn % half == 0:
+        turn, half = self._turn % STEPS_AHEAD, STEPS_AHEAD // 2
+        if self._half is not None and self._turn >= STEPS_AHEAD and turn % half == 0:
             self._half[turn // half].synchronize()  # these rows were sent long ago
         row = self._numpy[turn]
-        row[0], row[1] = place, epoch
+        row[0], row[1] = number, epoch
         row[2] = np.float32(share).view(np.uint32)
         row[3 : 3 + len(batch)] = batch
         target.copy_(self.host[turn, : len(target)], non_blocking=True)
@@ -89,7 +89,7 @@ class Step:
 
     Attributes
     ----------
-    row : (3 + count,) int64, the numbers of the step to come (see ``Rows``)
+    row : (3 + count,) int64, the numbers of the step to come (see ``Numbers``)
     staged : (count, s, s) uint8, its films where they are streamed
     """
 
@@ -99,7 +99,7 @@ class Step:
         self.films, self.count, self.ledger = films, count, ledger
         device, side = learner.device, films.films.pixels.shape[-1]
         self.row = torch.zeros(3 + count, dtype=torch.int64, device=device)
-        self._place, self._epoch, self._index = self.row[:1], self.row[1], self.row[3:]
+        self._number, self._epoch, self._index = self.row[:1], self.row[1], self.row[3:]
         self._share = self.row[2:3].view(torch.float32)[0]  # the low half
         self.staged = (
             None
@@ -120,8 +120,8 @@ class Step:
         for one in learner.optimisers:
             one.step(self._share)
         with torch.no_grad():
-            ledger.losses.index_copy_(0, self._place, loss.detach()[None])
-            ledger.logits[:, : self.count].index_copy_(0, self._place, z.detach()[None])
+            ledger.losses.index_copy_(0, self._number, loss.detach()[None])
+            ledger.logits[:, : self.count].index_copy_(0, self._number, z.detach()[None])
 
 
 class Captured:

@@ -16,14 +16,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from hilum import machine
-from hilum.datasets.cache import Cache
 from hilum.datasets.manifest import Manifest
 from hilum.errors import Refused, UsageError
 from hilum.machine import Place
 from hilum.progress import SILENT, Progress
-from hilum.training import group
+from hilum.training import group, placement
 from hilum.training import train as single
-from hilum.training.parts import films_of
+from hilum.training.parts import open_films
 from hilum.training.recipe import Recipe
 from hilum.training.rollcall import RollCall
 from hilum.training.run import Run, claim, interruptible, reopen
@@ -66,7 +65,7 @@ def resume(folder: Path, workers: int | None, progress: Progress) -> Run:
     UsageError, Locked, Refused, TrainingStopped, Interrupted
     """
     asked = Run(folder).environment.get("asked")
-    place = Place.parse(asked).resolved() if asked else machine.best_place()
+    place = placement.of_one(asked) if asked else machine.best_place()
 
     def start(held: ExitStack, roll: RollCall) -> Opened:
         run = held.enter_context(reopen(folder))
@@ -97,12 +96,11 @@ def _together(
             run, size = Run(folder), together.size
             together.roll.advice += f". torchrun may start again; if not: {run.resume_line}"
             manifest = films if own is None else _same_films(together, own, films)
-            cache = Cache.fill(manifest, recipe.preprocessing, workers=workers, progress=progress)
-            # A machine may take long over its films; nobody gives up on it as long as it lives.
-            together.roll.meet("cache", True)
-            parts = films_of(manifest, cache, "train"), films_of(manifest, cache, "validation")
+            cache, parts = open_films(
+                manifest, recipe, together.roll, workers=workers, progress=progress
+            )
             place = together.from_first(
-                lambda: single.settle(run, recipe, manifest, parts, progress)
+                lambda: single.settle(run, recipe, manifest, parts, progress, placement.of_one)
             )
             place = replace(place, processes=size)
             single.announce(recipe, place, parts, progress)

@@ -6,12 +6,13 @@ run.bundle.metrics
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from hilum import machine
 from hilum.datasets.cache import Cache
@@ -28,7 +29,7 @@ from hilum.training.faults import explained
 from hilum.training.finish import finish, shift_names
 from hilum.training.learner import Learner, TorchLearner, class_weights
 from hilum.training.loop import Epoch, fit, steps_in_epoch
-from hilum.training.parts import Films, films_of
+from hilum.training.parts import Films, open_films
 from hilum.training.pictures import augmented, curves
 from hilum.training.recipe import Recipe
 from hilum.training.run import Run, claim, interruptible, reopen
@@ -70,6 +71,8 @@ def train(
         recipe = replace(recipe, training=replace(recipe.training, seed=seed))
     shift_names(recipe)
     place = placement.resolve(on, recipe)
+    if group.by_torchrun():
+        group.take_device(place)  # before anything asks a GPU: every process its own
     memory.check_memory(recipe, place)
     folder = None if out is None else Path(out)
     if group.by_torchrun():
@@ -121,11 +124,12 @@ def _go(
     run: Run, recipe: Recipe, manifest: Manifest, workers: int | None, progress: Progress
 ) -> None:
     """Train from the last checkpoint, or the start, to the sealed bundle."""
-    cache = Cache.fill(manifest, recipe.preprocessing, workers=workers, progress=progress)
-    parts = films_of(manifest, cache, "train"), films_of(manifest, cache, "validation")
+    cache, parts = open_films(manifest, recipe, workers=workers, progress=progress)
     place = settle(run, recipe, manifest, parts, progress)
     announce(recipe, place, parts, progress)
     if place.processes > 1:
+        if place.kind == "cuda":
+            torch.cuda.empty_cache()  # what the probe has left is the workers' to use
         leader.lead(run, place, progress)
         place = replace(place, processes=1)
     learner = learn(run, recipe, parts, place, progress)
@@ -153,12 +157,22 @@ def announce(recipe: Recipe, place: Place, parts: tuple[Films, Films], progress:
 
 
 def settle(
-    run: Run, recipe: Recipe, manifest: Manifest, parts: tuple[Films, Films], progress: Progress
+    run: Run,
+    recipe: Recipe,
+    manifest: Manifest,
+    parts: tuple[Films, Films],
+    progress: Progress,
+    find: Callable[[str], Place] = lambda text: Place.parse(text).resolved(),
 ) -> Place:
-    """The place with threads and precision as the run was begun with, or settled now."""
+    """The place with threads and precision as the run was begun with, or settled now.
+
+    Parameters
+    ----------
+    find : a place by its name, if it exists here
+    """
     before = run.environment
     if "place" in before:
-        place = Place.parse(before["place"]).resolved()
+        place = find(before["place"])
         if place.kind == "cpu" and place.threads > machine.cores():
             progress.warn(
                 f"the run was begun with {place.threads} threads and there are "
@@ -167,7 +181,7 @@ def settle(
             )
         machine.set_threads(place.threads or 1)
         return place
-    place = Place.parse(before["asked"]).resolved()
+    place = find(before["asked"])
     machine.set_threads(place.threads or 1)
     weights = class_weights(parts[0].labels, recipe.training.class_weights)
     with explained(run, recipe, place):
@@ -257,10 +271,9 @@ def work(run: Run, progress: Progress) -> None:
     recipe, place = run.recipe, Place.parse(run.environment["place"])
     machine.set_threads(place.threads or 1)
     manifest = Manifest.read(run.folder / "films.csv")
-    cache = Cache.fill(manifest, recipe.preprocessing)
-    parts = films_of(manifest, cache, "train"), films_of(manifest, cache, "validation")
     with group.joined(place) as together:
         together.roll.advice = run.resume_line
+        _, parts = open_films(manifest, recipe, together.roll)
         learn(run, recipe, parts, place, progress, together)
 
 

@@ -56,7 +56,10 @@ def _die_with_the_leader() -> None:
 
 
 def main(folder: str) -> int:
-    """One worker: train the run in ``folder`` as the environment's rank; its exit code."""
+    """One worker: train the run in ``folder`` as the environment's rank; its exit code.
+
+    A defect's traceback goes to the screen, and ``leader.lead`` tells of it.
+    """
     from hilum.training.train import work
 
     threading.Thread(target=_die_with_the_leader, daemon=True).start()

@@ -84,9 +84,25 @@ def _convolution(comparison: Comparison) -> Row:
     shares = _shares(comparison, "convolution")
     if not shares:
         return claim, "not measured", "no breakdown was made"
-    most = all(_largest(comparison, name) == "convolution" for name in shares)
-    verdict = "held" if most else "in part"
-    return claim, verdict, _list(shares, "of a step")
+    # A pass that does ReLU and pooling, too, says nothing of convolution alone: places where they
+    # are apart decide, where there are any.
+    merged = [name for name in shares if _merged(comparison, name)]
+    apart = [name for name in shares if name not in merged]
+    most = all(_largest(comparison, name) == "convolution" for name in apart or merged)
+    said = _list(shares, "of a step")
+    if merged:
+        said += (
+            f"; hilum's kernels do ReLU and pooling in the same pass, which counts as convolution: "
+            f"{', '.join(map(escape, merged))}"
+        )
+    return claim, ("held" if apart else "open") if most else "in part", said
+
+
+def _merged(comparison: Comparison, name: str) -> bool:
+    """Whether the time of convolution is that of ReLU and pooling as well."""
+    kernels = comparison.places[name].environment.get("kernels", "no")
+    apart = comparison.part_share(name, "pooling") and not name.startswith("cuda")
+    return not kernels.startswith("no") and not apart
 
 
 def _largest(comparison: Comparison, name: str) -> str:

@@ -1,0 +1,94 @@
+"""What each of torchrun's processes decides for itself, without starting any."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from hilum.errors import PlaceUnavailable, Refused
+from hilum.machine import Place
+from hilum.training import leader, memory, placement, torchrun
+from hilum.training import train as single
+from hilum.training.run import Run
+from hilum.training.train import settle
+
+from .conftest import films_of, recipe_of
+
+
+@pytest.fixture
+def four_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine with four GPUs, as far as it is asked how many there are."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    for name, value in (("WORLD_SIZE", 8), ("LOCAL_WORLD_SIZE", 4), ("RANK", 6), ("LOCAL_RANK", 2)):
+        monkeypatch.setenv(name, str(value))
+
+
+@pytest.mark.usefixtures("four_gpus")
+def test_eight_gpus_on_two_machines_are_a_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = torchrun._mine(Place("cuda", 1, 1, "float32"))
+    assert str(asked) == "cuda:8@float32"
+    run = Run(tmp_path)
+    run.write_environment({"asked": str(asked)})
+    monkeypatch.setattr(placement, "describe", lambda place, recipe: {"place": str(place)})
+    monkeypatch.setattr(single, "augmented", lambda *given: None)
+    given: Any = run, recipe_of(), type("Films", (), {"classes": ()}), (films_of(6), films_of(6))
+    with pytest.raises(PlaceUnavailable, match="4 GPUs are seen"):
+        settle(*given, single.SILENT)  # without torchrun all of them would have to be here
+    for _ in range(2):  # as it begins, and as it goes on
+        place = settle(*given, single.SILENT, placement.of_one)
+        assert (place.processes, str(place)) == (8, "cuda:8@float32")
+
+    started: list[Place] = []
+    monkeypatch.setattr(torchrun, "_together", lambda place, *rest: started.append(place))
+    run.write_environment({"asked": "cuda:16"})  # a run of more machines goes on with fewer
+    torchrun.resume(tmp_path, None, single.SILENT)
+    assert [str(place) for place in started] == ["cuda:8"]
+
+
+@pytest.mark.usefixtures("four_gpus")
+def test_each_process_asks_its_own_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[Any] = []
+
+    def check(recipe: Any, place: Place) -> int:
+        done.append(str(place))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(torch.cuda, "set_device", done.append)
+    monkeypatch.setattr(memory, "check_memory", check)
+    with pytest.raises(KeyboardInterrupt):
+        single.train("films", recipe_of(), on="cuda@float32")
+    assert done == [torch.device("cuda", 2), "cuda@float32"]
+
+
+def test_the_fullest_gpu_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe, place = recipe_of(), Place("cuda", 3, 1, "float32")
+    need = memory.memory_needed(recipe, place)
+    free = {0: 9 * need, 1: need - 1, 2: 2 * need}
+    monkeypatch.setattr(memory, "of_gpu", lambda device=None: (free[device.index], 9 * need))
+    with pytest.raises(Refused, match="GPU 1 is full"):
+        memory.check_memory(recipe, place)
+    free[1] = need
+    assert memory.check_memory(recipe, place) == need
+
+
+def test_the_workers_find_the_gpu_empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str] = []
+
+    def lead(*given: Any) -> None:
+        done.append("led")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: done.append("emptied"))
+    monkeypatch.setattr(leader, "lead", lead)
+    monkeypatch.setattr(single, "open_films", lambda *given, **named: (None, (None, None)))
+    monkeypatch.setattr(single, "settle", lambda *given: Place("cuda", 2, 1, "float32"))
+    monkeypatch.setattr(single, "announce", lambda *given: None)
+    with pytest.raises(KeyboardInterrupt):
+        single._go(Run(tmp_path), recipe_of(), None, None, single.SILENT)  # type: ignore[arg-type]
+    assert done == ["emptied", "led"]
