@@ -251,10 +251,12 @@ def _films(done: Reproduction, pictures: dict[str, str]) -> str:
         ["the paper: validation", "267", "773", "1,040", "not told"],
         ["the paper: test", "234", "390", "624", "not told"],
     ]
-    classes = done.manifest.classes
+    classes, notes = done.manifest.classes, done.manifest.notes
+    told = [escape(str(notes[key])) for key in ("source", "licence") if notes.get(key)]
+    licence = f" Films of this page: {'; '.join(told)}." if told else ""
     return (
         pictures["figure-1"]
-        + "<p>Figure 1. A film without pneumonia and one with it, drawn by chance.</p>"
+        + f"<p>Figure 1. A film without pneumonia and one with it, drawn by chance.{licence}</p>"
         + report.table(["part", escape(classes[0]), escape(classes[1]), "films", "patients"], rows)
         + "".join(f"<p class='small'>{escape(line)}</p>" for line in done.manifest.remarks())
         + "<p>The paper's counts are reconstructed from its figures (paper.html).</p>"

@@ -99,7 +99,8 @@ def _claims(done: Reproduction) -> str:
         (
             "Asynchronous SGD needs more iterations; a master that all talk to delays.",
             "not measured",
-            "from its literature; hilum shares gradients synchronously, without a master",
+            "not by this command: benchmarks/parallelism does it (docs/parallelism.md); training "
+            "itself shares gradients synchronously, without a master",
         ),
     ]
     cells = [claims.cells(*row) for row in rows]
