@@ -58,17 +58,20 @@ class Node:
     def __init__(self, name: str, address: str, inside: list[str], folder: Path) -> None:
         self.address, self.inside = address, inside
         self.cache = folder / f"cache-{name}"
+        self.said = folder / f"{name}.log"
 
     def torchrun(self, first: str, port: int, *arguments: str) -> subprocess.Popen[str]:
         mine = int(self.cache.name == "cache-a")
         options = f"--nnodes 2 --nproc-per-node 1 --max-restarts 2 --rdzv-backend c10d \
-            --rdzv-endpoint {first}:{port} --rdzv-conf is_host={mine} --local-addr {self.address}"
-        return subprocess.Popen(
-            [*self.inside, sys.executable, "-m", "torch.distributed.run", *options.split(),
-             *arguments],
-            env={**os.environ, "HILUM_CACHE": str(self.cache)},
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        )  # fmt: skip
+            --rdzv-endpoint {first}:{port} \
+            --rdzv-conf is_host={mine},keep_alive_max_attempt=24 --local-addr {self.address}"
+        with self.said.open("w") as said:
+            return subprocess.Popen(
+                [*self.inside, sys.executable, "-m", "torch.distributed.run", *options.split(),
+                 *arguments],
+                env={**os.environ, "HILUM_CACHE": str(self.cache)},
+                stdout=said, stderr=subprocess.STDOUT, text=True,
+            )  # fmt: skip
 
 
 def ip(*arguments: str) -> bool:
@@ -130,8 +133,15 @@ def test_two_machines_survive_a_kill_in_mid_epoch(nodes: list[Node], tmp_path: P
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     agents = [node.torchrun(nodes[0].address, port, *asked) for node in nodes]
-    outputs = [agent.communicate(timeout=200)[0] for agent in agents]
-    assert [agent.returncode for agent in agents] == [0, 0], "\n".join(outputs)[-4000:]
+    try:
+        ended = [agent.wait(timeout=200) for agent in agents]
+    except subprocess.TimeoutExpired:
+        ended = [agent.poll() for agent in agents]
+    finally:
+        for agent in agents:
+            agent.terminate()  # and with it its process
+    said = "\n".join(node.said.read_text()[-3000:] for node in nodes)
+    assert ended == [0, 0], said
 
     # It died in the middle of an epoch, all came back, and that epoch was begun anew.
     run = Run(tmp_path / "run")
