@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import queue
 import socket
 import threading
@@ -263,3 +264,26 @@ def test_patience_is_a_number_of_seconds(monkeypatch: pytest.MonkeyPatch) -> Non
         monkeypatch.setenv("HILUM_PATIENCE", wrong)
         with pytest.raises(UsageError, match="not a number of seconds"):
             patience()
+
+
+@pytest.mark.parametrize("towards_master", ["10.77.0.1", "127.0.0.1", ""])
+def test_gloo_speaks_over_the_network_to_the_other_machine(
+    monkeypatch: pytest.MonkeyPatch, towards_master: str
+) -> None:
+    """Whatever the meeting place is called; a bridge that both machines have is no way there."""
+    mine = {"172.17.0.1": "docker0", "10.77.0.1": "eth1"}
+
+    def towards(host: str) -> str:
+        return towards_master if host == "localhost" else "10.77.0.1"
+
+    class Roll:
+        def meet(self, name: str, value: str) -> list[str]:
+            return [value, "172.17.0.1 10.77.0.2"]
+
+    monkeypatch.setenv("MASTER_ADDR", "localhost")
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "")  # remembered, and put back
+    del os.environ["GLOO_SOCKET_IFNAME"]
+    monkeypatch.setattr(group, "_interfaces", lambda: mine)
+    monkeypatch.setattr(group, "_address_towards", towards)
+    group._choose_interface(Roll())  # type: ignore[arg-type]
+    assert os.environ["GLOO_SOCKET_IFNAME"] == "eth1"

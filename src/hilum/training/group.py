@@ -243,20 +243,20 @@ def _choose_interface(roll: RollCall) -> None:
     """Let gloo speak over the network that reaches the other machines.
 
     Left alone it takes the interface of the machine's own name, which many systems map to
-    loopback, where no other machine can reach it.
+    loopback, where no other machine can reach it. Every process tells all addresses of its
+    machine, the one towards the meeting place first.
     """
     if "GLOO_SOCKET_IFNAME" in os.environ:
         return
-    mine = "" if roll.rank == 0 else _address_towards(os.environ.get("MASTER_ADDR", ""))
-    others = [address for address in roll.meet("address", mine) if not _loops(address)]
-    if _loops(mine) and others:
-        mine = _address_towards(others[0])
-    if name := _interface(mine):
-        os.environ["GLOO_SOCKET_IFNAME"] = name
-
-
-def _loops(address: str) -> bool:
-    return not address or address.startswith("127.")
+    mine = _interfaces()
+    first = _address_towards(os.environ.get("MASTER_ADDR", ""))
+    told = sorted(mine, key=lambda address: address != first)
+    for theirs in roll.meet("addresses", " ".join(told)):
+        for address in theirs.split():
+            # An address that is mine as well belongs to this machine, or to a bridge inside.
+            if address not in mine and (found := _address_towards(address)) in mine:
+                os.environ["GLOO_SOCKET_IFNAME"] = mine[found]
+                return
 
 
 def _address_towards(host: str) -> str:
@@ -269,12 +269,13 @@ def _address_towards(host: str) -> str:
         return str(probe.getsockname()[0])
 
 
-def _interface(address: str) -> str:
-    """The name of the network interface with this IPv4 address; empty where there is none."""
-    if _loops(address) or sys.platform != "linux":
-        return ""
+def _interfaces() -> dict[str, str]:
+    """The network interface of each IPv4 address of this machine, loopback left out (Linux)."""
+    if sys.platform != "linux":
+        return {}
     import fcntl
 
+    found = {}
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         for _, name in socket.if_nameindex():
             request = struct.pack("256s", name.encode())
@@ -282,9 +283,10 @@ def _interface(address: str) -> str:
                 answer = fcntl.ioctl(probe.fileno(), SIOCGIFADDR, request)
             except OSError:  # an interface without an address
                 continue
-            if socket.inet_ntoa(answer[20:24]) == address:
-                return name
-    return ""
+            address = socket.inet_ntoa(answer[20:24])
+            if not address.startswith("127."):
+                found[address] = name
+    return found
 
 
 def same(roll: RollCall, name: str, mine: dict[str, str]) -> None:
