@@ -59,6 +59,9 @@ class Node:
         self.address, self.inside = address, inside
         self.cache = folder / f"cache-{name}"
         self.said = folder / f"{name}.log"
+        # A group in the tests' own process may have left the interface that it took: loopback.
+        self.environment = {**os.environ, "HILUM_CACHE": str(self.cache)}
+        self.environment.pop("GLOO_SOCKET_IFNAME", None)
 
     def torchrun(self, first: str, port: int, *arguments: str) -> subprocess.Popen[str]:
         mine = int(self.cache.name == "cache-a")
@@ -69,7 +72,7 @@ class Node:
             return subprocess.Popen(
                 [*self.inside, sys.executable, "-m", "torch.distributed.run", *options.split(),
                  *arguments],
-                env={**os.environ, "HILUM_CACHE": str(self.cache)},
+                env=self.environment,
                 stdout=said, stderr=subprocess.STDOUT, text=True,
             )  # fmt: skip
 
