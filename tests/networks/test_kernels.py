@@ -80,6 +80,10 @@ def torch_block(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return functional.relu(functional.max_pool2d(functional.conv2d(x, weight, bias), 2))
 
 
+def torch_framed(x: Tensor, weight: Tensor) -> Tensor:
+    return functional.conv2d(x, weight, padding=1)
+
+
 def places(y: Tensor) -> Tensor:
     """Who won in each window of a fresh output of a kernel: 0 to 3, or 4 for nobody."""
     winners: Tensor = y.grad_fn.saved_tensors[-1]  # type: ignore[union-attr]
@@ -266,6 +270,69 @@ class TestConvolutions:
         assert "max_pool2d" in str(traced.graph)
 
 
+@needs_kernels
+class TestFramedConv:
+    @given(
+        seed=st.integers(0, 99),
+        n=st.integers(1, 5),
+        channels=st.tuples(st.sampled_from([16, 32, 48]), st.sampled_from([16, 32, 80])),
+        h=st.integers(1, 37),
+        w=st.integers(1, 37),
+    )
+    @settings(max_examples=40)
+    def test_equals_torch(self, seed, n, channels, h, w):
+        x = draw(seed, n, channels[0], h, w)
+        weight = draw(seed + 1, channels[1], channels[0], 3, 3) / (9 * channels[0]) ** 0.5
+        dy = draw(seed + 2, n, channels[1], h, w)
+        ours = gradients(kernels.framed_conv, x, weight, dy=dy)
+        exact = gradients(torch_framed, x.double(), weight.double(), dy=dy)
+        for mine, true in zip(ours, exact, strict=True):
+            assert mine.shape == true.shape and distance(mine, true) < 1e-5
+
+    @pytest.mark.parametrize("shape", [(32, 16, 32), (32, 32, 16), (32, 64, 8), (300, 16, 4)])
+    def test_any_number_of_threads_gives_the_same(self, shape, threads):
+        n, channels, side = shape
+        x, weight = draw(1, n, channels, side, side), draw(2, channels, channels, 3, 3)
+        found = []
+        for count in (1, 2, 5):
+            torch.set_num_threads(count)
+            found.append(gradients(kernels.framed_conv, x, weight))
+        assert all(torch.equal(a, b) for other in found[1:] for a, b in zip(found[0], other, strict=True))
+
+    def test_nan_does_not_get_lost(self):
+        x, weight = draw(8, 1, 16, 20, 20), draw(9, 16, 16, 3, 3)
+        x[0, 0, 7, 9] = float("nan")
+        expected = torch_framed(x, weight).isnan()
+        assert expected.any() and kernels.framed_conv(x, weight).isnan()[expected].all()
+
+    def test_no_input_gradient_is_computed_where_none_is_wanted(self):
+        x, weight = draw(1, 1, 16, 12, 12), draw(2, 16, 16, 3, 3).requires_grad_()
+        kernels.framed_conv(x, weight).sum().backward()
+        assert x.grad is None and weight.grad is not None
+
+    @pytest.mark.parametrize(
+        "x, weight",
+        [
+            (draw(1, 1, 4, 12, 12), draw(2, 16, 4, 3, 3)),  # numbers of channels the kernels lack
+            (draw(1, 1, 16, 12, 12), draw(2, 8, 16, 3, 3)),
+            (draw(1, 1, 16, 12, 12).double(), draw(2, 16, 16, 3, 3).double()),
+            (draw(1, 1, 16, 12, 12).bfloat16(), draw(2, 16, 16, 3, 3).bfloat16()),
+        ],
+    )
+    def test_what_the_kernels_lack_torch_computes(self, x, weight):
+        assert torch.equal(kernels.framed_conv(x, weight), torch_framed(x, weight))
+
+    def test_autocast_is_torchs(self):
+        x, weight = draw(1, 1, 16, 12, 12), draw(2, 16, 16, 3, 3)
+        with torch.autocast("cpu", torch.bfloat16):
+            assert torch.equal(kernels.framed_conv(x, weight), torch_framed(x, weight))
+
+    def test_a_traced_graph_holds_operators_of_torch(self):
+        x, weight = draw(1, 1, 16, 12, 12), draw(2, 16, 16, 3, 3)
+        traced = torch.jit.trace(lambda x: kernels.framed_conv(x, weight), x, check_trace=False)
+        assert "convolution" in str(traced.graph)
+
+
 class TestAbsent:
     def test_everything_works_and_says_what_it_costs(self, absent):
         x, weight, bias = draw(1, 2, 32, 12, 15), draw(2, 32, 32, 3, 3), draw(3, 32)
@@ -280,6 +347,7 @@ class TestAbsent:
             assert all(map(torch.equal, gradients(layer, *given_), theirs))
         y = kernels.relu_pool(x)
         assert torch.equal(y, functional.relu(functional.max_pool2d(x, 2)))
+        assert torch.equal(kernels.framed_conv(x, weight), torch_framed(x, weight))
 
     @pytest.mark.parametrize(
         "flags, said", [({"sse2"}, "AVX2"), (library.LEVELS["x86-64-v3"], "no C++ compiler")]
@@ -357,6 +425,7 @@ class TestLibrary:
                 *gradients(kernels.conv_relu_pool, x, weight, bias),
                 *gradients(kernels.first_block, films, first, bias),
                 *gradients(kernels.relu_pool, x.bfloat16()),
+                *gradients(kernels.framed_conv, x, weight),
             ]
 
         wide, built = everything(), ctypes.CDLL(str(path))

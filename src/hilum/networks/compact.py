@@ -17,14 +17,26 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from hilum.networks import kernels
+
+
+class Conv(nn.Conv2d):
+    """A convolution without bias that keeps the size, less its stride."""
+
+    def __init__(self, n_in: int, n_out: int, kernel: int, stride: int) -> None:
+        super().__init__(n_in, n_out, kernel, stride, kernel // 2, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.kernel_size == (3, 3) and self.stride == (1, 1):
+            return kernels.framed_conv(x, self.weight)
+        return super().forward(x)
+
 
 class Norm(nn.Sequential):
     """A convolution without bias, and batch normalisation."""
 
     def __init__(self, n_in: int, n_out: int, kernel: int = 3, stride: int = 1) -> None:
-        super().__init__(
-            nn.Conv2d(n_in, n_out, kernel, stride, kernel // 2, bias=False), nn.BatchNorm2d(n_out)
-        )
+        super().__init__(Conv(n_in, n_out, kernel, stride), nn.BatchNorm2d(n_out))
 
 
 class Residual(nn.Module):

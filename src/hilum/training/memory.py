@@ -30,12 +30,17 @@ def outputs_a_film(recipe: Recipe, *sizes: int) -> int:
             held[0] += output.numel()
 
     most = 0
-    shadow = new_network(recipe).to("meta").eval()
+    # Without memory a network runs through torch's compiler, which takes two seconds to load: a
+    # small film is sooner really computed, layer by layer.
+    device = "cpu" if max(sizes) <= 512 else "meta"
+    shadow = new_network(recipe).to(device).eval()
+    shadow.kernels = False
     shadow.apply(lambda module: module.register_forward_hook(count))
     for size in sorted(sizes):
         held[0] = 0
         try:
-            shadow(torch.empty(1, 1, size, size, device="meta"))
+            with torch.no_grad():
+                shadow(torch.zeros(1, 1, size, size, device=device))
         except (RuntimeError, ValueError) as error:
             raise RecipeError(
                 f"the network does not take such films: {recipe.network.name} at {size} pixels "

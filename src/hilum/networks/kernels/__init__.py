@@ -1,8 +1,9 @@
-"""Fast layers for the CPU: convolution, ReLU and pooling in one, forward and backward.
+"""Fast layers for the CPU, forward and backward.
 
     relu_pool(x)                      relu(max_pool2d(x, 2))
     conv_relu_pool(x, weight, bias)   relu(max_pool2d(conv2d(x, weight, bias), 2))
     first_block(x, weight, bias)      the same for films, which want no gradient
+    framed_conv(x, weight)            conv2d(x, weight, padding=1)
 
 Each is torch's own formula wherever the kernels cannot be used (no library, another device, dtype
 or number of channels, a graph being traced), so a caller need not ask. What is exact:
@@ -34,7 +35,7 @@ from torch.nn import functional
 from hilum import machine
 from hilum.networks.kernels import library
 
-__all__ = ["alone", "available", "conv_relu_pool", "first_block", "relu_pool", "status"]
+__all__ = ["alone", "available", "conv_relu_pool", "first_block", "framed_conv", "relu_pool", "status"]
 
 _NHWC = torch.channels_last
 _threads = 0  # of the kernels inside ``alone``; 0: torch's number
@@ -113,6 +114,22 @@ def first_block(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         return relu_pool(functional.conv2d(x, weight, bias))
     block: Tensor = _FirstBlock.apply(x.float(), weight.float(), bias.float(), dtype)
     return block
+
+
+def framed_conv(x: Tensor, weight: Tensor) -> Tensor:
+    """Convolution 3 × 3 in a frame of zeros, stride 1, no bias: maps keep their size.
+
+    Parameters
+    ----------
+    x : (n, in, h, w) float32, channels last
+    weight : (out, in, 3, 3), in and out multiples of 16 for the kernels, which are float32's alone
+    """
+    fits = weight.shape[0] % 16 == 0 == weight.shape[1] % 16 and weight.dtype == torch.float32
+    plain = x.dtype == torch.float32 and _usable(x, _dtype(x)) and _dtype(x) == torch.float32
+    if fits and plain and tuple(weight.shape[1:]) == (x.shape[1], 3, 3):
+        y: Tensor = _FramedConv.apply(x, weight)
+        return y
+    return functional.conv2d(x, weight, padding=1)
 
 
 def _dtype(x: Tensor) -> torch.dtype:
@@ -228,3 +245,26 @@ class _FirstBlock(Function):
         dweight, dbias = torch.empty(out, 1, 3, 3), torch.empty(out)
         _call("first_backward", dy.dtype, [x, dy, winners, dweight, dbias], _shape(x, out))
         return None, dweight, dbias, None
+
+
+class _FramedConv(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
+        x, weight = x.contiguous(memory_format=_NHWC), weight.contiguous()
+        shape = _shape(x, weight.shape[0])
+        size = (x.shape[0], weight.shape[0], *x.shape[2:])
+        y = torch.empty(size, memory_format=_NHWC)
+        _call("framed_forward", x.dtype, [x, weight, y], shape)
+        ctx.save_for_backward(x, weight)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, Tensor]:
+        x, weight = ctx.saved_tensors
+        dy = dy.contiguous(memory_format=_NHWC)
+        dx = torch.empty_like(x, memory_format=_NHWC) if ctx.needs_input_grad[0] else None
+        dweight = torch.empty_like(weight)
+        tensors = [x, weight, dy, dx, dweight]
+        _call("framed_backward", x.dtype, tensors, _shape(x, weight.shape[0]))
+        return dx, dweight

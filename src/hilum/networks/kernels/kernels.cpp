@@ -1,7 +1,8 @@
-// Blocks of "3x3 convolution without a frame, bias, ReLU, 2x2 max-pooling" for the CPU.
+// Layers for the CPU: blocks of "3x3 convolution without a frame, bias, ReLU, 2x2 max-pooling", and
+// the convolution in a frame of zeros (framed.hpp) that residual networks are made of.
 //
-// Maps are NHWC (torch's channels_last), float or bfloat16 in memory, sums in float. A pooled pixel
-// keeps its winner as one byte: the place 0..3 in its 2x2 window, row by row, or DEAD where
+// Maps are NHWC (torch's channels_last), float or bfloat16 in memory, sums in float. In a block a
+// pooled pixel keeps its winner as one byte: the place 0..3 in its 2x2 window, row by row, or DEAD where
 // ReLU cut it off. Neither the map before the pool nor its gradient is ever written: only winners
 // carry a gradient, so the backward sums visit a quarter of the products, and fewer where units
 // are dead.
@@ -9,6 +10,7 @@
 // Work is cut into pieces by the shape alone, and the sums of the pieces are added in their order,
 // so a result does not depend on the number of threads.
 #include "first.hpp"
+#include "framed.hpp"
 #include "pooling.hpp"
 #include "winners.hpp"
 #include "winograd.hpp"
@@ -45,3 +47,12 @@ using namespace hilum;
 
 FOR_TYPE(float32, float)
 FOR_TYPE(bfloat16, bf16)
+
+EXPORT framed_forward_float32(const float* x, const float* weight, float* y, const Shape* s,
+                              int threads) {
+    framed_forward(x, weight, y, Framed(*s), threads);
+}
+EXPORT framed_backward_float32(const float* x, const float* weight, const float* dy, float* dx,
+                               float* dweight, const Shape* s, int threads) {
+    framed_backward(x, weight, dy, dx, dweight, Framed(*s), threads);
+}

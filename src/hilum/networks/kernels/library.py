@@ -1,6 +1,6 @@
 """The compiled kernels: found, or built from ``kernels.cpp`` at first use, and loaded.
 
-Building takes a C++ compiler and some three seconds, once; the library is kept in the cache
+Building takes a C++ compiler and some five seconds, once; the library is kept in the cache
 folder under the digest of source, flags and compiler. A library that travels with the package
 (``prebuilt/x86-64-v4.so``, made by :func:`compile_to`) is taken instead where there is one.
 """
@@ -78,7 +78,7 @@ def compile_to(target: Path, chosen: list[str]) -> None:
         made = Path(folder) / "kernels.so"
         try:
             subprocess.run(
-                [*command, "-o", str(made)], check=True, capture_output=True, text=True, timeout=120
+                [*command, "-o", str(made)], check=True, capture_output=True, text=True, timeout=600
             )
         except (OSError, subprocess.SubprocessError) as error:
             said = (getattr(error, "stderr", None) or str(error)).strip().splitlines() or [""]
