@@ -59,9 +59,7 @@ class Node:
         self.address, self.inside = address, inside
         self.cache = folder / f"cache-{name}"
         self.said = folder / f"{name}.log"
-        # A group in the tests' own process may have left the interface that it took: loopback.
         self.environment = {**os.environ, "HILUM_CACHE": str(self.cache)}
-        self.environment.pop("GLOO_SOCKET_IFNAME", None)
 
     def torchrun(self, first: str, port: int, *arguments: str) -> subprocess.Popen[str]:
         mine = int(self.cache.name == "cache-a")
