@@ -53,8 +53,6 @@ def launch(processes: int, way: Callable[..., Any], *arguments: Any) -> list[Any
     Whatever one of them raises ends the group and is raised here.
     """
     make = context()
-    if Path("/sys/class/net/lo").exists():
-        os.environ["GLOO_SOCKET_IFNAME"] = "lo"
     with tempfile.TemporaryDirectory(prefix="hilum-group-") as folder:
         members, ears = [], {}
         for rank in range(processes):
@@ -98,6 +96,8 @@ def _join(
 ) -> None:
     machine.set_threads(1)
     machine.keep_memory()
+    if Path("/sys/class/net/lo").exists():
+        os.environ["GLOO_SOCKET_IFNAME"] = "lo"  # of this process alone: all are on this machine
     torch.manual_seed(rank)
     store = f"file://{folder}/store"
     distributed.init_process_group(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from typing import Any
 
@@ -35,7 +36,9 @@ def start(task: Task) -> Weights:
 @pytest.fixture(scope="module")
 def one(task: Task) -> dict[str, Any]:
     """One process."""
+    before = dict(os.environ)
     (result,) = launch(1, ways.alone, task)
+    assert dict(os.environ) == before  # what the members' gloo is told is theirs
     return result
 
 

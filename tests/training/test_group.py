@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -240,6 +241,8 @@ def test_a_full_disk_leaves_the_last_checkpoint(data: Manifest, tmp_path: Path) 
 
 # --- processes that a launcher has started --------------------------------------------------------
 
+LONG = 600  # seconds until a test gives up: a busy machine needs many of them
+
 # The command line, as a launcher starts it; ``{first}`` is run before it.
 COMMAND = """
 import os, signal, sys, threading
@@ -250,8 +253,11 @@ main(sys.argv[1:])
 """
 
 
-def launch(size: int, port: int, first: str, *arguments: str) -> list[subprocess.Popen[str]]:
-    """``hilum`` in so many processes of one group, without torchrun's agent around them."""
+def launch(
+    size: int, port: int, first: str, *arguments: str, ranks: Sequence[int] | None = None
+) -> list[subprocess.Popen[str]]:
+    """``hilum`` in so many processes of one group, without torchrun's agent around them; all of
+    them, or these ranks."""
     code = COMMAND.format(first=first)
     return [
         subprocess.Popen(
@@ -261,13 +267,18 @@ def launch(size: int, port: int, first: str, *arguments: str) -> list[subprocess
                  "MASTER_PORT": str(port)},
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )
-        for rank in range(size)
+        for rank in (range(size) if ranks is None else ranks)
     ]  # fmt: skip
+
+
+def come(rank: int, *given: Any) -> subprocess.Popen[str]:
+    """One of two such processes."""
+    return launch(2, *given, ranks=[rank])[0]
 
 
 def said(process: subprocess.Popen[str]) -> list[str]:
     """hilum's own lines of error; waits for the process."""
-    _, err = process.communicate(timeout=200)
+    _, err = process.communicate(timeout=LONG)
     return [line for line in err.splitlines() if line.startswith("hilum: ")]
 
 
@@ -321,3 +332,82 @@ def test_a_taken_folder_is_refused_by_all(data: Manifest, tmp_path: Path) -> Non
             lines = said(process)
             assert process.returncode == 3
             assert len(lines) == 1 and "another process works here" in lines[0]
+
+
+IMPATIENT = "from hilum.training import group; group.ARRIVAL = 8.0"
+# Rank 0 stands still in the second epoch until the test lets it go.
+HELD = """
+import time
+from pathlib import Path
+from hilum.training.learner import TorchLearner
+step = TorchLearner.step
+def held(self, batch, rate):
+    while rank == "0" and self.epoch == 1 and not Path(sys.argv[-1], "..", "go").exists():
+        time.sleep(0.05)
+    return step(self, batch, rate)
+TorchLearner.step = held
+"""
+
+
+@pytest.mark.slow
+def test_who_comes_late_is_waited_for_or_told(
+    data: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data.write(tmp_path / "films.csv")
+    (tmp_path / "own.toml").write_text(compact(3).toml())
+    asked = ["train", str(tmp_path / "films.csv"), "--recipe", str(tmp_path / "own.toml"),
+             "--on", "cpu:1", "--out", str(tmp_path / "run")]  # fmt: skip
+
+    # Neither of them waits long enough: one line each, and no folder is begun.
+    monkeypatch.setenv("HILUM_PATIENCE", "8")
+    port = free_port()
+    for rank, words in (
+        (0, "the group is not complete: rank 1 of 2 has not come within 8 s"),
+        (1, f"the place where the processes meet cannot be reached: 127.0.0.1:{port} (Conn"),
+    ):
+        late = come(rank, port, IMPATIENT, *asked)
+        _, err = late.communicate(timeout=LONG)
+        assert late.returncode == 3, err
+        assert err.startswith(f"hilum: {words}") and err.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+    # The second one comes seconds later and they begin; a third is told; nobody loses anything.
+    monkeypatch.setenv("HILUM_PATIENCE", "600")
+    port = free_port()
+    pair = [come(0, port, HELD, *asked)]
+    try:
+        _wait_for(lambda: _listens(port))
+        time.sleep(3)
+        assert pair[0].poll() is None and not (tmp_path / "run").exists()
+        pair.append(come(1, port, HELD, *asked))
+        run = Run(tmp_path / "run")
+        _wait_for((run.folder / "checkpoint.pt").exists)
+        third = come(1, port, "", *asked)
+        lines = said(third)
+        assert third.returncode == 3 and len(lines) == 1
+        assert "the training is under way without this process: rank 1 of 2" in lines[0]
+        (tmp_path / "go").touch()
+        for process in pair:
+            assert said(process) == [] and process.returncode == 0
+    finally:
+        for process in pair:
+            process.kill()
+            process.communicate()
+    assert run.finished and len(run.epochs) == 3
+    whole = train(data, compact(3), on="cpu:2x1", out=tmp_path / "whole", workers=0)
+    one, other = run.last(), whole.last()
+    assert one is not None and other is not None
+    for name, value in one[0]["learner"]["model"].items():
+        assert value.equal(other[0]["learner"]["model"][name]), name
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def _wait_for(happened: Callable[[], bool]) -> None:
+    until = time.monotonic() + LONG
+    while not happened():
+        assert time.monotonic() < until, "it did not happen"
+        time.sleep(0.1)

@@ -1,4 +1,4 @@
-"""Two machines under torchrun, one of which loses its process in mid-epoch.
+"""Two machines under torchrun, one of which comes late and loses its process in mid-epoch.
 
 The machines are network namespaces of this one, joined by a virtual cable, each with a cache of
 its own. Without the right to make them (root, and ``ip`` of Debian's iproute2) two agents of
@@ -13,6 +13,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,6 +32,7 @@ from hilum.training.train import train
 from .conftest import recipe_of
 
 EPOCHS, BATCH, SIZE = 4, 8, 32
+LATE = 8.0  # seconds after which the second machine comes, more than the first needs to be there
 # The command line under torchrun; it notes the films of each step, and rank 1 dies once.
 SCRIPT = """
 import json, os, signal, sys
@@ -59,9 +61,7 @@ class Node:
         self.address, self.inside = address, inside
         self.cache = folder / f"cache-{name}"
         self.said = folder / f"{name}.log"
-        # A group in the tests' own process may have left the interface that it took: loopback.
         self.environment = {**os.environ, "HILUM_CACHE": str(self.cache)}
-        self.environment.pop("GLOO_SOCKET_IFNAME", None)
 
     def torchrun(self, first: str, port: int, *arguments: str) -> subprocess.Popen[str]:
         mine = int(self.cache.name == "cache-a")
@@ -120,7 +120,9 @@ def notes(folder: Path, rank: int) -> list[list[Any]]:
 
 
 @pytest.mark.slow
-def test_two_machines_survive_a_kill_in_mid_epoch(nodes: list[Node], tmp_path: Path) -> None:
+def test_two_machines_survive_a_late_start_and_a_kill_in_mid_epoch(
+    nodes: list[Node], tmp_path: Path
+) -> None:
     phantom.make(tmp_path / "films", films=60, size=(104, 120), seed=1)
     manifest = index(tmp_path / "films")
     manifest.write(tmp_path / "films.csv")
@@ -135,9 +137,13 @@ def test_two_machines_survive_a_kill_in_mid_epoch(nodes: list[Node], tmp_path: P
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    agents = [node.torchrun(nodes[0].address, port, *asked) for node in nodes]
+    agents = []
     try:
-        ended = [agent.wait(timeout=200) for agent in agents]
+        for node in nodes:
+            agents.append(node.torchrun(nodes[0].address, port, *asked))
+            time.sleep(LATE if node is nodes[0] else 0)
+        assert not (tmp_path / "run").exists()  # the first one has waited
+        ended = [agent.wait(timeout=600) for agent in agents]
     except subprocess.TimeoutExpired:
         ended = [agent.poll() for agent in agents]
     finally:

@@ -87,6 +87,18 @@ def test_the_first_one_missing_is_named(opened: Opener) -> None:
         RollCall(opened, 1, 2, 0.5)
 
 
+def test_who_comes_when_the_others_are_at_work_is_refused(opened: Opener) -> None:
+    rolls = together(opened, 2, seconds=30)
+    with pytest.raises(
+        Refused, match=r"under way without this process: rank 1 of 2 comes too late"
+    ):
+        RollCall(opened, 1, 2, 60)
+    with ThreadPoolExecutor(2) as pool:  # and they notice nothing
+        assert list(pool.map(lambda roll: roll.meet("x", roll.rank), rolls)) == [[0, 1]] * 2
+    for roll in rolls:
+        roll.close()
+
+
 def test_what_the_dead_have_left_misleads_nobody(opened: Opener) -> None:
     first = together(opened, 2)
     first[0].remember("run", "here")

@@ -31,7 +31,7 @@ def four_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_eight_gpus_on_two_machines_are_a_place(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = torchrun._mine(Place("cuda", 1, 1, "float32"))
+    asked = torchrun.mine(Place("cuda", 1, 1, "float32"))
     assert str(asked) == "cuda:8@float32"
     run = Run(tmp_path)
     run.write_environment({"asked": str(asked)})
@@ -63,7 +63,45 @@ def test_each_process_asks_its_own_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "check_memory", check)
     with pytest.raises(KeyboardInterrupt):
         single.train("films", recipe_of(), on="cuda@float32")
-    assert done == [torch.device("cuda", 2), "cuda@float32"]
+    assert done == [torch.device("cuda", 2), "cuda:8@float32"]  # its share of eight
+
+
+@pytest.mark.usefixtures("four_gpus")
+def test_a_process_looks_after_its_own_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not after those of the machine's other processes, whose films may lie there already."""
+    recipe, place = recipe_of(), Place("cuda", 8, 1, "float32")
+    need = memory.memory_needed(recipe, place)
+    free = {None: need, 0: 0, 1: 0}
+    monkeypatch.setattr(memory, "of_gpu", lambda device=None: (free[device], 9 * need))
+    assert memory.check_memory(recipe, place) == need
+    free[None] = need - 1
+    with pytest.raises(Refused, match="the GPU is full"):
+        memory.check_memory(recipe, place)
+
+
+def test_memory_is_counted_for_the_processes_of_one_machine(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each holds its share of the batch, and those of this machine share its memory."""
+    recipe = recipe_of("paper2021", 500, training={"batch": 64})
+    whole = memory.check_memory(recipe, Place("cpu", 1, 1, "float32"))
+    alone = memory.check_memory(recipe, Place("cpu", 8, 1, "float32"))  # all eight here
+    for name, value in (("WORLD_SIZE", 8), ("LOCAL_WORLD_SIZE", 2)):
+        monkeypatch.setenv(name, str(value))
+    place = torchrun.mine(Place("cpu", 1, 1, "float32"))
+    share = memory.memory_needed(recipe, place)
+    assert memory.check_memory(recipe, place) == 2 * share == alone // 4
+    assert share < whole / 7
+
+    asked: list[Place] = []
+    monkeypatch.setattr(single, "open_manifest", lambda *given: None)
+    monkeypatch.setattr(torchrun, "train", lambda *given: asked.append(given[2]))
+    monkeypatch.setattr(memory.machine, "memory_bytes", lambda: 2 * share)
+    single.train("films", recipe, on="cpu:1@float32")
+    assert [place.processes for place in asked] == [8]
+    monkeypatch.setattr(memory.machine, "memory_bytes", lambda: 2 * share - 1)
+    with pytest.raises(Refused, match=r"training\.batch=56"):  # seven films each
+        single.train("films", recipe, on="cpu:1@float32")
 
 
 def test_the_fullest_gpu_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -124,8 +124,9 @@ def joined(place: Place) -> Iterator[Group]:
     Raises
     ------
     Refused
-        The store where the processes meet cannot be reached or served, or the processes differ in
-        their versions of torch or hilum, or in the kind of processor.
+        The store where the processes meet cannot be reached or served, the others have begun
+        without this one, or the processes differ in their versions of torch or hilum, or in the
+        kind of processor.
     WorkerLost
         Another process did not come, died or fell silent.
     HilumError
@@ -234,8 +235,9 @@ def _reach(host: str, port: int, seconds: float) -> None:
 
 def _unreachable(host: str, port: int, why: str) -> Refused:
     return Refused(
-        f"the place where the processes meet cannot be reached: {host}:{port} ({why}). Start "
-        f"the first machine, open the port, or give it more time ({PATIENCE})."
+        f"the place where the processes meet cannot be reached: {host}:{port} ({why}). Start the "
+        "first machine (again, if it has waited too long), open the port, or give it more time "
+        f"({PATIENCE})."
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import nn
 from hilum import machine
 from hilum.errors import PlaceUnavailable, RecipeError, Refused, UsageError
 from hilum.machine import Place
+from hilum.training import group
 from hilum.training.learner import new_network
 from hilum.training.recipe import Recipe
 
@@ -100,7 +102,7 @@ def check_memory(recipe: Recipe, place: Place) -> int:
     have = whole = machine.memory_bytes()
     name = "the GPU"
     if place.kind == "cuda":
-        if place.processes == 1:
+        if place.processes == 1 or group.by_torchrun():  # the others look after their own
             have, whole = of_gpu()
         else:  # the fullest of them decides
             found = [(*of_gpu(torch.device("cuda", k)), k) for k in range(place.processes)]
@@ -171,8 +173,12 @@ def fitting_size(recipe: Recipe, place: Place, have: int) -> int:
 
 
 def copies(place: Place) -> int:
-    """Processes that share one memory: all on a CPU; a GPU has its own."""
-    return place.processes if place.kind == "cpu" else 1
+    """Processes that share one memory: on a CPU those of this machine; a GPU has its own."""
+    if place.kind != "cpu":
+        return 1
+    if group.by_torchrun():  # the others are on other machines
+        return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return place.processes
 
 
 def _largest(fits: Any, low: int, high: int) -> int:

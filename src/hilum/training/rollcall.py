@@ -25,11 +25,12 @@ from typing import Any
 from torch import distributed
 
 from hilum import errors
-from hilum.errors import HilumError, UsageError, WorkerLost
+from hilum.errors import HilumError, Refused, UsageError, WorkerLost
 
 PATIENCE = "HILUM_PATIENCE"
 SECONDS = 600.0
 POLL = 0.05
+UNDER_WAY = "hilum/round"  # where the store keeps the name of the round that began last
 STORE_GONE = {
     "kind": "WorkerLost",
     "text": "the store where the processes meet is gone, with the machine or process that kept it "
@@ -86,6 +87,8 @@ class RollCall:
     ------
     WorkerLost
         Not all have come in time.
+    Refused
+        The others are at work already.
     """
 
     def __init__(
@@ -221,6 +224,7 @@ class RollCall:
                     self.store.set(f"hilum/welcome/{hello}", name)
             if not missing:
                 break
+        self.store.set(UNDER_WAY, name)
         self.store.set(f"{name}/go", "")
         return name
 
@@ -228,9 +232,17 @@ class RollCall:
         """The part of all others."""
         me = uuid.uuid4().hex
         self.store.set(f"hilum/hello/{self.rank}", me)
+        heard: set[tuple[str, bytes]] = set()
         for _ in self._while_waiting(lambda: {0}):
             if self.store.check([f"hilum/welcome/{me}"]):
                 break
+            heard |= self._at_work()
+            if len(heard) > 2:  # a pulse that moves; a dead round's stands still
+                raise Refused(
+                    f"the training is under way without this process: rank {self.rank} of "
+                    f"{self.size} comes too late, or a second time. Leave it out, or end the "
+                    "others and start all of them again: a run goes on from its last checkpoint."
+                )
         name = self.store.get(f"hilum/welcome/{me}").decode()
         self.store.set(f"{name}/here/{self.rank}", "")
 
@@ -242,6 +254,14 @@ class RollCall:
             if self.store.check([f"{name}/go"]):
                 break
         return name
+
+    def _at_work(self) -> set[tuple[str, bytes]]:
+        """The last round that began, with the last beat of its rank 0; empty before the first."""
+        if not self.store.check([UNDER_WAY]):
+            return set()
+        name = self.store.get(UNDER_WAY).decode()
+        pulse = f"{name}/pulse/0"
+        return {(name, self.store.get(pulse))} if self.store.check([pulse]) else set()
 
     def _while_waiting(self, missing: Callable[[], set[int]]) -> Iterator[None]:
         until = time.monotonic() + self.arrival

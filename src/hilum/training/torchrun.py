@@ -42,11 +42,14 @@ def train(
 ) -> Run:
     """Train as one of torchrun's processes; every rank returns the same run.
 
+    Parameters
+    ----------
+    place : over all processes, as :func:`mine` gives it
+
     Raises
     ------
     UsageError, Refused, TrainingStopped, Interrupted
     """
-    place = _mine(place)
 
     def start(held: ExitStack, roll: RollCall) -> Opened:
         run = _start(held, roll, manifest, recipe, place, out)
@@ -72,7 +75,7 @@ def resume(folder: Path, workers: int | None, progress: Progress) -> Run:
         held.enter_context(interruptible(run))
         return folder.resolve(), run.recipe, Manifest.read(folder / "films.csv")
 
-    return _together(_mine(replace(place, processes=1)), start, workers, progress)
+    return _together(mine(replace(place, processes=1)), start, workers, progress)
 
 
 def _together(
@@ -113,8 +116,18 @@ def _together(
     return run
 
 
-def _mine(place: Place) -> Place:
-    """The place over all processes; threads that were not named are shared out here."""
+def mine(place: Place) -> Place:
+    """The place over all processes; threads that were not named are shared out here.
+
+    Parameters
+    ----------
+    place : of one process, or of all of them
+
+    Raises
+    ------
+    UsageError
+        It names another number of processes, or one where no group trains.
+    """
     size, local = int(os.environ["WORLD_SIZE"]), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     if place.processes not in (1, size):
         raise UsageError(

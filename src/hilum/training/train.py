@@ -71,15 +71,16 @@ def train(
         recipe = replace(recipe, training=replace(recipe.training, seed=seed))
     shift_names(recipe)
     place = placement.resolve(on, recipe)
-    if group.by_torchrun():
-        group.take_device(place)  # before anything asks a GPU: every process its own
-    memory.check_memory(recipe, place)
     folder = None if out is None else Path(out)
     if group.by_torchrun():
         from hilum.training import torchrun
 
+        group.take_device(place)  # before anything asks a GPU: every process its own
+        place = torchrun.mine(place)
+        memory.check_memory(recipe, place)
         manifest = open_manifest(data, progress, options)
         return torchrun.train(manifest, recipe, place, folder, workers, progress)
+    memory.check_memory(recipe, place)
     with claim(folder, recipe.name) as run, interruptible(run):
         manifest = open_manifest(data, progress, options)
         begin(run, recipe, manifest, place)
