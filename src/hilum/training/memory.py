@@ -35,14 +35,15 @@ def outputs_a_film(recipe: Recipe, *sizes: int) -> int:
     # Without memory a network runs through torch's compiler, which takes two seconds to load: a
     # small film is sooner really computed, layer by layer.
     device = "cpu" if max(sizes) <= 512 else "meta"
-    shadow = new_network(recipe).to(device).eval()
+    # In float64, which no kernel computes: nothing has to be built for it.
+    shadow = new_network(recipe).to(device, torch.float64).eval()
     shadow.kernels = False
     shadow.apply(lambda module: module.register_forward_hook(count))
     for size in sorted(sizes):
         held[0] = 0
         try:
             with torch.no_grad():
-                shadow(torch.zeros(1, 1, size, size, device=device))
+                shadow(torch.zeros(1, 1, size, size, device=device, dtype=torch.float64))
         except (RuntimeError, ValueError) as error:
             raise RecipeError(
                 f"the network does not take such films: {recipe.network.name} at {size} pixels "

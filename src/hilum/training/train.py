@@ -21,6 +21,7 @@ from hilum.errors import Refused
 from hilum.machine import Place
 from hilum.networks import arithmetic
 from hilum.networks.build import build, layer_table
+from hilum.networks.kernels import library
 from hilum.progress import SILENT, Progress
 from hilum.storage import atomic_write
 from hilum.training import group, leader, memory, placement
@@ -72,6 +73,8 @@ def train(
     shift_names(recipe)
     place = placement.resolve(on, recipe)
     folder = None if out is None else Path(out)
+    if place.kind == "cpu":
+        library.build_ahead()
     if group.by_torchrun():
         from hilum.training import torchrun
 

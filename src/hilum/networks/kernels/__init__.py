@@ -35,7 +35,15 @@ from torch.nn import functional
 from hilum import machine
 from hilum.networks.kernels import library
 
-__all__ = ["alone", "available", "conv_relu_pool", "first_block", "framed_conv", "relu_pool", "status"]
+__all__ = [
+    "alone",
+    "available",
+    "conv_relu_pool",
+    "first_block",
+    "framed_conv",
+    "relu_pool",
+    "status",
+]
 
 _NHWC = torch.channels_last
 _threads = 0  # of the kernels inside ``alone``; 0: torch's number

@@ -13,6 +13,7 @@ import platform
 import shutil
 import subprocess
 import tempfile
+import threading
 from functools import cache
 from pathlib import Path
 
@@ -127,3 +128,8 @@ def load() -> tuple[ctypes.CDLL | None, str]:
         return None, str(error)
     except OSError as error:  # a cache folder that cannot be written or does not allow programs
         return None, f"the library cannot be written or loaded ({error})"
+
+
+def build_ahead() -> None:
+    """Begin what :func:`load` may have to build, while something else is done."""
+    threading.Thread(target=load, name="kernels").start()
