@@ -132,9 +132,13 @@ def framed_conv(x: Tensor, weight: Tensor) -> Tensor:
     x : (n, in, h, w) float32, channels last
     weight : (out, in, 3, 3), in and out multiples of 16 for the kernels, which are float32's alone
     """
-    fits = weight.shape[0] % 16 == 0 == weight.shape[1] % 16 and weight.dtype == torch.float32
-    plain = x.dtype == torch.float32 and _usable(x, _dtype(x)) and _dtype(x) == torch.float32
-    if fits and plain and tuple(weight.shape[1:]) == (x.shape[1], 3, 3):
+    single = {x.dtype, weight.dtype, _dtype(x)} == {torch.float32}
+    if (
+        single
+        and _usable(x)
+        and tuple(weight.shape[1:]) == (x.shape[1], 3, 3)
+        and x.shape[1] % 16 == weight.shape[0] % 16 == 0
+    ):
         y: Tensor = _FramedConv.apply(x, weight)
         return y
     return functional.conv2d(x, weight, padding=1)
