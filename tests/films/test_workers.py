@@ -8,14 +8,17 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import dicoms
+import numpy as np
 import pytest
 import worker_functions as functions
 
 from hilum.errors import Refused, UnreadableFilm, UsageError
+from hilum.films.isolated import Board
 from hilum.films.wire import shared_memory
-from hilum.films.workers import WorkerDefect, Workers, _Board
+from hilum.films.workers import WorkerDefect, Workers
 
 
 def test_answers_come_with_their_numbers() -> None:
@@ -121,6 +124,27 @@ def test_large_items_and_answers_pass_in_both_directions() -> None:
     assert sizes == [1 << 20] * 12
 
 
+@pytest.mark.parametrize(
+    ("function", "count"), [(functions.filled, 900), (functions.filled_large, 40)]
+)
+def test_pixels_are_a_films_own_however_late_they_are_looked_at(function: Any, count: int) -> None:
+    """Through many batches that grow, two workers, and shared memory that is used again."""
+    with Workers(2) as workers:
+        found = dict(workers.map(function, range(count)))
+    assert len(found) == count
+    for number, pixels in found.items():
+        assert pixels.dtype == np.uint8 and (pixels == number % 251).all()
+
+
+def test_batches_grow_where_films_are_quick_and_only_there() -> None:
+    with Workers(1) as workers:
+        list(workers.map(functions.double, range(2000)))
+        (worker,) = workers._workers
+        assert worker.times() == 2
+        worker._given -= 1.0
+        assert [worker.times() for _ in range(2)] == [1, 1]
+
+
 def test_codecs_cannot_write_over_the_screen(capfd: pytest.CaptureFixture[str]) -> None:
     with Workers(1) as workers:
         list(workers.map(functions.noisy, range(3)))
@@ -168,12 +192,12 @@ def test_workers_end_with_their_caller() -> None:
 def test_a_caller_never_sees_a_film_that_began_before_it_did() -> None:
     """A look at the board between two writes killed workers for films that took no time at all."""
     script = (
-        "import mmap, sys; from hilum.films.workers import _Board\n"
-        "board = _Board(mmap.mmap(int(sys.argv[1]), 16))\n"
+        "import mmap, sys; from hilum.films.isolated import Board\n"
+        "board = Board(mmap.mmap(int(sys.argv[1]), 16))\n"
         "while True: board.begin(1)\n"
     )
     with shared_memory(16) as file:
-        board = _Board(mmap.mmap(file.fileno(), 16))
+        board = Board(mmap.mmap(file.fileno(), 16))
         start = time.monotonic()
         board.begin(0)
         command = [sys.executable, "-c", script, str(file.fileno())]

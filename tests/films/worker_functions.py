@@ -7,6 +7,7 @@ import os
 import time
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hilum.errors import UnreadableFilm, UsageError
 from hilum.films.preprocess import Preprocessing, preprocess
@@ -59,3 +60,13 @@ def noisy(number: int) -> int:
 
 def large(number: int) -> bytes:
     return bytes(1 << 20)
+
+
+def filled(number: int) -> NDArray[np.uint8]:
+    """A film-sized array of its number."""
+    return np.full((224, 224), number % 251, np.uint8)
+
+
+def filled_large(number: int) -> NDArray[np.uint8]:
+    """Half a batch of them has no room in the memory that a worker shares."""
+    return np.full((1100, 1100), number % 251, np.uint8)

@@ -12,36 +12,32 @@ memory, ignores the keyboard's interrupt and ends when its caller does.
 from __future__ import annotations
 
 import contextlib
-import mmap
 import os
 import pickle
-import signal
 import socket
 import subprocess
 import sys
 import time
-import traceback
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from multiprocessing.connection import wait
 from typing import Any
 
-from hilum.errors import HilumError, Refused, UnreadableFilm, UsageError
-from hilum.films.limits import bound_memory
+from hilum.errors import Refused, UnreadableFilm, UsageError
+from hilum.films.isolated import PAGE, SHARED, Board, Function, WorkerDefect, mapped
 from hilum.films.wire import Wire, shared_memory
 from hilum.machine import thread_settings
 
-Function = Callable[[Any], Any]
+__all__ = ["WorkerDefect", "Workers"]
+
 Task = tuple[int, Any]  # an item's number, and the item or its answer
 
 SECONDS = 60.0
 MEMORY = 4 << 30
 
-_START = "import sys; from hilum.films.workers import serve; serve(*map(int, sys.argv[1:]))"
-_TOGETHER = 16  # answers sent in one message, unless the first has waited this long:
-_PATIENCE = 0.1  # seconds
-_SHARED = 8 << 20  # bytes of a worker's memory for pixels on their way: a batch of 500 × 500
-_PAGE = mmap.ALLOCATIONGRANULARITY
+_START = "import sys; from hilum.films.isolated import serve; serve(*map(int, sys.argv[1:]))"
+_QUICK = 0.05  # seconds; a batch done sooner is followed by a larger one, for each costs a wake-up
+_GROWTH = 2  # times ``chunk``, at most; 4 measured no better, and holds twice the memory
 _START_SECONDS = 300.0  # to start and to import what the function needs, on however busy a machine
 
 
@@ -96,7 +92,8 @@ class Workers:
             ``UnreadableFilm``, which becomes the answer. Any other exception is a defect and is
             raised here. After a crash a few items may be done twice.
         items : read as they are needed, so memory does not grow with their number
-        chunk : items that are handed to a worker at once; small where films are few or slow
+        chunk : items that are handed to a worker at once, up to twice as many where they
+            prove quick; small where films are few or slow
         ordered : yield in the order of ``items``
 
         Yields
@@ -157,12 +154,13 @@ class Workers:
                         busy.remove(worker)
                         yield from self._bury(worker, lost, tasks)
                     elif not worker.batch:  # it decodes on while the caller takes these answers
-                        if batch := tasks.take(chunk):
+                        if batch := tasks.take(worker.times() * chunk):
                             worker.give(packed, batch)
                         else:
                             busy.remove(worker)
                             idle.append(worker)
-                    yield from answers
+                    for number, answer in answers:
+                        yield number, worker.wire.lift(answer)
         finally:
             for worker in busy:  # the caller stopped early, or a defect was raised
                 worker.kill()
@@ -210,29 +208,6 @@ def _here(function: Function, items: Iterable[Any]) -> Iterator[Task]:
             yield number, error
 
 
-class _Board:
-    """Which item of its batch a worker is at (-1: none yet), and since when (monotonic).
-
-    Two numbers in shared memory, each written by one store. Packed together by ``struct`` they
-    are zero for an instant, and a caller that looks just then sees a film begun at time 0.
-    """
-
-    def __init__(self, memory: mmap.mmap) -> None:
-        self._cells = memoryview(memory).cast("d")
-
-    def begin(self, place: int) -> None:
-        self._cells[1] = time.monotonic()
-        self._cells[0] = place
-
-    def read(self) -> tuple[int, float]:
-        return int(self._cells[0]), self._cells[1]
-
-
-def _mapped(descriptor: int) -> tuple[mmap.mmap, mmap.mmap]:
-    """What a caller and its worker share: the board, and memory for pixels on their way."""
-    return mmap.mmap(descriptor, 16), mmap.mmap(descriptor, _SHARED, offset=_PAGE)
-
-
 class _Worker:
     """The caller's end of one process: the batch that it was given, less what it answered."""
 
@@ -240,10 +215,10 @@ class _Worker:
         ours, theirs = socket.socketpair()
         environment = {**os.environ, **thread_settings(1)}
         environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
-        with theirs, shared_memory(_PAGE + _SHARED) as file:
+        with theirs, shared_memory(PAGE + SHARED) as file:
             shared = file.fileno()
-            board, pixels = _mapped(shared)
-            self._board = _Board(board)
+            board, pixels = mapped(shared)
+            self._board = Board(board)
             self._board.begin(-1)
             ends = (theirs.fileno(), shared)
             self.process = subprocess.Popen(
@@ -260,6 +235,8 @@ class _Worker:
         self.heard = 0  # answers of this batch so far
         self.proved = False  # it has started and answered: worker processes are possible here
         self._function = b""
+        self._given = 0.0  # when it was given its batch
+        self._times = 1
 
     def at(self) -> tuple[int, float]:
         """Which item of its batch the worker is at, and since when."""
@@ -270,10 +247,17 @@ class _Worker:
         place, since = self.at()
         return since + (seconds if place >= 0 else max(seconds, _START_SECONDS))
 
+    def times(self) -> int:
+        """How many times the usual number of items its next batch should have."""
+        quick = time.monotonic() < self._given + _QUICK
+        self._times = min(_GROWTH, 2 * self._times) if quick else max(1, self._times // 2)
+        return self._times
+
     def give(self, function: bytes, batch: list[Task]) -> None:
         self.batch.extend(batch)
         self.heard = 0
         self._board.begin(-1)
+        self._given = time.monotonic()
         with contextlib.suppress(OSError):  # it died just now: noticed where it is listened to
             if function != self._function:
                 self.wire.send(("function", function))
@@ -281,7 +265,7 @@ class _Worker:
             self.wire.send(("items", [item for _, item in batch]))
 
     def hear(self) -> list[Task]:
-        """The answers in the next message."""
+        """The answers in the next message, their arrays still to be lifted."""
         kind, content = self.wire.receive()
         self.proved = True
         if kind == "defect":
@@ -293,59 +277,3 @@ class _Worker:
         self.wire.close()
         self.process.kill()
         self.process.wait()
-
-
-class WorkerDefect(RuntimeError):
-    """What a function raised in a worker, its traceback as text: a defect of hilum's."""
-
-
-def serve(descriptor: int, shared: int) -> None:
-    """A worker's life: a function, then batches and answers, until the end of file."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    memory_of_board, pixels = _mapped(shared)
-    board = _Board(memory_of_board)
-    wire = Wire(socket.socket(fileno=descriptor), outgoing=pixels)
-    with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
-        memory = wire.receive()
-        function: Function | None = None
-        while True:
-            kind, content = wire.receive()
-            if kind == "function":
-                first, function = function is None, pickle.loads(content)
-                if first:
-                    bound_memory(memory)  # only now all that the function needs is imported
-                continue
-            assert function is not None
-            wire.reuse()  # a batch is only given when all answers to the last one were taken
-            try:
-                for answers in _batch(function, content, board):
-                    wire.send(("answers", answers))
-            except (EOFError, BrokenPipeError, ConnectionResetError):
-                raise
-            except HilumError as error:
-                wire.send(("defect", error))
-            except Exception:
-                wire.send(("defect", WorkerDefect(traceback.format_exc())))
-
-
-def _batch(function: Function, items: list[Any], board: _Board) -> Iterator[list[Any]]:
-    """Answers to the items, a few at a time; the board says which item is at work."""
-    answers: list[Any] = []
-    sent = time.monotonic()
-    for place, item in enumerate(items):
-        now = time.monotonic()
-        if answers and (len(answers) >= _TOGETHER or now > sent + _PATIENCE):
-            yield answers
-            answers, sent = [], now
-        board.begin(place)
-        answers.append(_answer(function, item))
-    yield answers
-
-
-def _answer(function: Function, item: Any) -> Any:
-    try:
-        return function(item)
-    except UnreadableFilm as error:
-        return error
-    except MemoryError:
-        return UnreadableFilm("too-large", "the film needs more memory than is allowed")
