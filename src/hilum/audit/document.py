@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
@@ -188,7 +189,8 @@ def _pairs(audit: Audit, groups: Sequence[Group], workers: Workers) -> str:
             if not isinstance(film, UnreadableFilm)
         )
         called = "".join(
-            f"<span>{escape(manifest.shown(manifest.path[row]))}</span>" for row in group.rows[:2]
+            f"<span>{_breakable(manifest.shown(manifest.path[row]))}</span>"
+            for row in group.rows[:2]
         )
         more = f", {len(group.rows)} films" if len(group.rows) > 2 else ""
         alike = f", correlation {group.similarity:.2f}" if group.kind == "near" else ""
@@ -267,6 +269,11 @@ def _folder(audit: Audit) -> Path:
     folder = audit.folder / "figures"
     folder.mkdir(exist_ok=True)
     return folder
+
+
+def _breakable(path: str) -> str:
+    """A path for people that breaks behind its signs rather than in a word, where it must."""
+    return re.sub("([/_])", r"\1<wbr>", escape(path))
 
 
 def _capital(text: str) -> str:
