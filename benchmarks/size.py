@@ -206,7 +206,10 @@ def main() -> None:
         base = options.folder or Path(temporary)
         whole = base / f"n{max(options.films)}"
         if not whole.exists():
-            draw(whole, max(options.films), tuple(options.size))
+            begun = whole.with_suffix(".begun")  # a call that was cut off left no whole set
+            shutil.rmtree(begun, ignore_errors=True)
+            draw(begun, max(options.films), tuple(options.size))
+            begun.rename(whole)
         for films in options.films:
             source = base / f"n{films}"
             if not source.exists():
