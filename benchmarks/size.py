@@ -2,6 +2,11 @@
 
     python benchmarks/size.py
     python benchmarks/size.py --films 1000 10000 --jobs index audit --out /tmp/size.csv
+    python benchmarks/size.py --films 3000 --size 400 500 --jobs fill audit --repeat 2 \
+        --out docs/records/datasets/two_processes.csv
+
+The last one asks how much sooner two processes are done than one, in turns (1, 2, 1, 2), on films
+that are worth decoding. With ``--folder`` films are kept: the next call draws none that are there.
 
 Makes small films once: 1,000 made-up chests (``hilum.datasets.phantom``, about 96 × 120 pixels),
 each under many textures of its own, a few kB of JPEG a film, four films a patient. The largest set
@@ -9,7 +14,8 @@ takes 0.4 GB of a temporary folder, smaller sets are its first films by links; a
 end. Each job runs in an interpreter of its own, with one and with two decoding processes; what is
 measured is its wall time, the processor time of it and its children, and by a look every 20 ms at
 all its processes the most memory that they held at one time (resident set, shared pages counted in
-each), and of that the most of the job's own process.
+each), and of that the most of the job's own process. ``reading_s`` is the time in which processes
+read films: of an audit its first step, of a cache all but the interpreter's start.
 
 On a machine with neighbours the clock says little; the processor's seconds hold.
 """
@@ -21,6 +27,7 @@ import csv
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -41,32 +48,41 @@ index(source, draw=True).write(f"{out}/films.csv")
 from hilum.datasets.cache import Cache
 from hilum.datasets.manifest import Manifest
 from hilum.films.preprocess import Preprocessing
-Cache.fill(Manifest.read(f"{source}.csv"), Preprocessing(32), workers=workers)
+listed = Manifest.read(f"{source}.csv")
+start = time.perf_counter()
+Cache.fill(listed, Preprocessing(32), workers=workers)
+reading = time.perf_counter() - start
 """,
     "audit": """
 from hilum.audit.audit import audit
 from hilum.datasets.manifest import Manifest
-audit(Manifest.read(f"{source}.csv"), out=f"{out}/audit", workers=workers)
+found = audit(Manifest.read(f"{source}.csv"), out=f"{out}/audit", workers=workers)
+reading = found.seconds["looking"]
 """,
 }
 JOBS["open"] = JOBS["fill"]  # again: nothing to decode, all checksums verified
+_BEGIN = "import json, os, time\n"
 _END = """
-import json, os
 spent = os.times()
-print(json.dumps([spent.user + spent.system, spent.children_user + spent.children_system]))
+print(json.dumps([spent.user + spent.system, spent.children_user + spent.children_system, reading]))
 """
-HEADS = ("job", "films", "processes", "seconds", "own_cpu_s", "children_cpu_s", "peak_mib",
-         "own_peak_mib", "load")  # fmt: skip
+HEADS = ("job", "films", "processes", "seconds", "reading_s", "own_cpu_s", "children_cpu_s",
+         "peak_mib", "own_peak_mib", "load")  # fmt: skip
 CHESTS = 1000
 
 
-def draw(folder: Path, films: int, seed: int = 0) -> None:
-    """Write so many films into ``folder/{NORMAL,PNEUMONIA}``, four a patient."""
+def draw(folder: Path, films: int, size: tuple[int, int] = (96, 120), seed: int = 0) -> None:
+    """Write so many films into ``folder/{NORMAL,PNEUMONIA}``, four a patient.
+
+    Parameters
+    ----------
+    size : width and height of a film in pixels, about
+    """
     from hilum.datasets import phantom
     from hilum.datasets.index import index
 
     with tempfile.TemporaryDirectory() as drawn:
-        phantom.make(drawn, films=min(CHESTS, films), size=(96, 120), seed=seed, layout="flat")
+        phantom.make(drawn, films=min(CHESTS, films), size=size, seed=seed, layout="flat")
         listed = index(drawn, draw=False)
         chests = [[np.asarray(Image.open(file), np.float32) for file, label in
                    zip(listed.files(), listed.label, strict=True) if label == k]
@@ -77,9 +93,9 @@ def draw(folder: Path, films: int, seed: int = 0) -> None:
     for number in range(films):
         positive = int(number // 4 % 2)
         chest = chests[positive][int(rng.integers(len(chests[positive])))]
-        size = chest.shape[::-1]
+        shape = chest.shape[::-1]
         fine, coarse = (
-            np.asarray(Image.fromarray(rng.standard_normal(cells, np.float32)).resize(size, 2))
+            np.asarray(Image.fromarray(rng.standard_normal(cells, np.float32)).resize(shape, 2))
             for cells in ((36, 30), (9, 8))
         )
         film = 0.6 * chest + 30 + rng.uniform(16, 24) * fine + rng.uniform(8, 20) * coarse
@@ -101,11 +117,13 @@ def first(folder: Path, films: int, into: Path) -> None:
 
 def measured(job: str, source: Path, workers: int, cache: Path) -> dict[str, Any]:
     """One job in a fresh interpreter."""
+    if job == "fill":
+        shutil.rmtree(cache, ignore_errors=True)  # of an earlier call or turn
     with tempfile.TemporaryDirectory() as out, tempfile.TemporaryFile("w+") as errors:
-        told = f"source, out, workers = {str(source)!r}, {out!r}, {workers}\n"
+        told = f"source, out, workers, reading = {str(source)!r}, {out!r}, {workers}, 0.0\n"
         start = time.perf_counter()
         process = subprocess.Popen(
-            [sys.executable, "-c", told + JOBS[job] + _END],
+            [sys.executable, "-c", _BEGIN + told + JOBS[job] + _END],
             env={**os.environ, "HILUM_CACHE": str(cache)},
             stdout=subprocess.PIPE,
             stderr=errors,
@@ -121,10 +139,11 @@ def measured(job: str, source: Path, workers: int, cache: Path) -> dict[str, Any
         if job == "index":
             for ending in ("csv", "json"):
                 Path(f"{out}/films.{ending}").rename(f"{source}.{ending}")
-    own, children = json.loads(spent)
+    own, children, reading = json.loads(spent)
     return {
         "job": job,
         "seconds": round(seconds, 1),
+        "reading_s": round(reading, 2),
         "own_cpu_s": round(own, 1),
         "children_cpu_s": round(children, 1),
         "peak_mib": round(watch.together / 2**20),
@@ -177,6 +196,8 @@ def main() -> None:
     parser.add_argument("--films", type=int, nargs="+", default=[1000, 10_000, 100_000])
     parser.add_argument("--jobs", nargs="+", default=["index", "fill", "open", "audit"])
     parser.add_argument("--processes", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--repeat", type=int, default=1, help="turns of fill and audit")
+    parser.add_argument("--size", type=int, nargs=2, default=[96, 120], help="of a film, pixels")
     parser.add_argument("--folder", type=Path, help="where films are drawn, and kept")
     parser.add_argument("--out", type=Path, default=Path("docs/records/datasets/size.csv"))
     options = parser.parse_args()
@@ -185,13 +206,19 @@ def main() -> None:
         base = options.folder or Path(temporary)
         whole = base / f"n{max(options.films)}"
         if not whole.exists():
-            draw(whole, max(options.films))
+            begun = whole.with_suffix(".begun")  # a call that was cut off left no whole set
+            shutil.rmtree(begun, ignore_errors=True)
+            draw(begun, max(options.films), tuple(options.size))
+            begun.rename(whole)
         for films in options.films:
             source = base / f"n{films}"
             if not source.exists():
                 first(whole, films, source)
+            if "index" not in options.jobs and not Path(f"{source}.csv").exists():
+                measured("index", source, 1, base / "none")
             for job in options.jobs:
-                for workers in options.processes if job in ("fill", "audit") else (1,):
+                turns = options.processes * options.repeat if job in ("fill", "audit") else (1,)
+                for workers in turns:
                     cache = base / f"cache-{films}-{1 if job == 'open' else workers}"
                     found = {
                         "films": films,

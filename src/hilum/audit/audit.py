@@ -232,14 +232,15 @@ def _write_facts(found: Audit) -> None:
                 "refused",
             ]
         )
+        columns = [seen.numbers[name] for name in NUMBERS]
         for row, path in enumerate(manifest.path):
             label = int(manifest.label[row])
-            numbers = [seen.numbers[name][row] for name in NUMBERS]
+            numbers = [column[row] for column in columns]
             table.writerow(
                 [manifest.shown(path), "" if label < 0 else label,
                  names.patient(manifest.patient[row]), manifest.part[row],
                  *("" if np.isnan(x) else f"{x:.6g}" if x % 1 else int(x) for x in numbers),
                  *(seen.words[name][row] for name in WORDS),
-                 seen.file[row].tobytes().hex() if seen.readable[row] else "",
+                 seen.file[np.array([row])].tobytes().hex() if seen.readable[row] else "",
                  *reasons.get(row, ("", ""))]
             )  # fmt: skip

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hilum.audit.survey import Copies, Survey, pixel_digest
+from hilum.audit.survey import Scratch, Survey, pixel_digest
 from hilum.errors import UnreadableFilm
 from hilum.films.workers import Workers
 from hilum.progress import SILENT, Progress
@@ -77,9 +77,10 @@ def find(
             links[a, b] = ("pixels", 1.0) if equal else ("near", 1.0)
         alone = np.setdiff1d(alone, [b for _, b in same_copy])
         pairs = candidates(seen.hash, alone)
-        for (a, b), alike in zip(pairs.tolist(), similarities(seen.copies, pairs), strict=True):
+        # Not pairs.tolist(): up to A_FILM a film are proposed, and a pair of integers is 150 bytes.
+        for pair, alike in zip(pairs, similarities(seen.copies, pairs), strict=True):
             if alike >= ALIKE:
-                links[a, b] = ("near", float(alike))
+                links[int(pair[0]), int(pair[1])] = ("near", float(alike))
         advance(len(readable))
     groups = [_group(manifest, rows, within) for rows, within in _joined(links)]
     order = list(KINDS)
@@ -88,12 +89,13 @@ def find(
     )
 
 
-def _equal(digests: NDArray[np.uint8], rows: NDArray[np.int64]) -> list[tuple[int, int]]:
+def _equal(digests: Scratch, rows: NDArray[np.int64]) -> list[tuple[int, int]]:
     """(first, other) for rows of equal digests, ``first`` being the earliest."""
     if not len(rows):
         return []
     # S, not V: numpy sorts it. That it drops zeros at the end makes no two digests one.
-    short = np.ascontiguousarray(digests[rows]).view(f"S{digests.shape[1]}")[:, 0]
+    some = digests[rows]
+    short = some.view(f"S{some.shape[1]}")[:, 0]
     _, first, which = np.unique(short, return_index=True, return_inverse=True)
     first = rows[first[which.reshape(-1)]]
     again = first != rows
@@ -114,7 +116,7 @@ def _same_pixels(
 
 
 def candidates(
-    hashes: NDArray[np.uint8],
+    hashes: Scratch | NDArray[np.uint8],
     rows: NDArray[np.int64],
     *,
     farthest: int = FARTHEST,
@@ -132,15 +134,16 @@ def candidates(
     """
     if len(rows) < 2:
         return np.zeros((0, 2), np.int64)
-    short = np.ascontiguousarray(hashes[rows]).view(np.uint16)
-    strewn = np.random.default_rng(0).permutation(8 * hashes.shape[1])
+    own = np.ascontiguousarray(hashes[rows])
+    short = own.view(np.uint16)
+    strewn = np.random.default_rng(0).permutation(8 * own.shape[1])
     found = np.zeros(0, np.int64)  # pairs as first × n + other
     for band in range(BANDS):
         here = [found]
         chosen = np.take(strewn, range(BITS * band, BITS * band + 64), mode="wrap")
         key = np.zeros(len(rows), np.uint64)
         for bit in chosen.tolist():  # bit by bit: all bits of all films at once take much memory
-            key = (key << np.uint64(1)) | (hashes[rows, bit // 8] >> (7 - bit % 8) & 1)
+            key = (key << np.uint64(1)) | (own[:, bit // 8] >> (7 - bit % 8) & 1)
         order = np.argsort(key, kind="stable")
         bucket = key[order] >> np.uint64(64 - BITS)
         for step in range(1, min(window, len(order) - 1) + 1):
@@ -173,7 +176,7 @@ _ONES = np.array([bin(value).count("1") for value in range(1 << 16)], np.uint8)
 
 
 def similarities(
-    copies: Copies | NDArray[np.uint8], pairs: Pairs, batch: int = 256
+    copies: Scratch | NDArray[np.uint8], pairs: Pairs, batch: int = 256
 ) -> Iterator[float]:
     """Correlation of the fine structure of each pair, at the best shift of up to 2 pixels.
 

@@ -76,7 +76,7 @@ def distributions(audit: Audit, columns: dict[str, NDArray[Any]], rows: NDArray[
 
     Parameters
     ----------
-    columns : values of the films ``rows``, by name, as ``probes.table`` gives them
+    columns : values of the films ``rows``, by name, as ``columns.facts`` gives them
     """
     from matplotlib.figure import Figure
 
@@ -140,5 +140,10 @@ def _edges(values: NDArray[Any], logarithmic: bool) -> NDArray[Any]:
 
 
 def _ticks(edges: NDArray[Any]) -> Sequence[float]:
-    marks = [m * 10.0**e for e in range(-3, 9) for m in (1, 2, 5)]
-    return [m for m in marks if edges[0] <= m <= edges[-1]] or [float(edges[0]), float(edges[-1])]
+    """Round numbers on a log axis: finer ones where it spans less than a decade."""
+    for steps in ((1, 2, 5), (1, 1.2, 1.5, 2, 3, 4, 5, 6, 8)):
+        marks = [m * 10.0**e for e in range(-3, 9) for m in steps]
+        inside = [m for m in marks if edges[0] <= m <= edges[-1]]
+        if len(inside) > 2:
+            break
+    return inside or [float(edges[0]), float(edges[-1])]

@@ -17,10 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hilum import machine
+from hilum.audit.columns import TABLE, facts, numbered, thumbnail, words
 from hilum.audit.survey import Survey
 from hilum.decision import Estimate
 from hilum.evaluation import intervals, metrics
-from hilum.evaluation.controls import LEAST, LEAST_OF_A_CLASS, THUMBNAIL, plain_numbers, thumbnails
+from hilum.evaluation.controls import LEAST, LEAST_OF_A_CLASS, THUMBNAIL
 from hilum.progress import SILENT, Progress
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ BOUND = 0.6
 MOST = 20_000
 TREES, DEPTH = 30, 3  # of the learner
 DRAWS = 500  # of the bootstrap: its spread is then known to about 3 %
+AT_ONCE = 250_000  # weights of films that the bootstrap holds, 8 bytes each, a few times
 #: Films of the rarer class that another part needs to be scored; patients of each, anywhere.
 LEAST_ELSEWHERE, LEAST_PATIENTS = 10, 8
 FAMILY = 0.95  # of all intervals together
@@ -71,19 +73,12 @@ COMBINED = Probe(
     "all of the file", "file", "all file facts together",
     tuple(dict.fromkeys(column for probe in FILE for column in probe.columns)),
 )  # fmt: skip
-_THUMBNAIL = tuple(f"thumbnail_{k}" for k in range(THUMBNAIL**2))
 PIXEL = (
     Probe("brightness", "pixel", "mean grey value", ("mean",)),
     Probe("contrast", "pixel", "spread of the grey values", ("spread",)),
     Probe("border", "pixel", "brightness of the outer ring", ("border",)),
-    Probe("thumbnail", "pixel", f"the film at {THUMBNAIL} × {THUMBNAIL} pixels", _THUMBNAIL),
+    Probe("thumbnail", "pixel", f"the film at {THUMBNAIL} × {THUMBNAIL} pixels", ("thumbnail",)),
 )
-_TABLE = {
-    "view": "the view (PA, AP, ...)",
-    "age": "the patient's age",
-    "sex": "the patient's sex",
-    "source": "where the film comes from",
-}
 
 
 @dataclass(frozen=True)
@@ -163,49 +158,13 @@ class Probing:
         }
 
 
-def table(manifest: Manifest, seen: Survey, rows: NDArray[np.int64]) -> dict[str, Floats]:
-    """The columns of all probes for these rows, words as numbers."""
-    found = {name: values[rows] for name, values in seen.numbers.items()}
-    with np.errstate(divide="ignore", invalid="ignore"):
-        found["bits_a_pixel"] = 8 * found["bytes"] / (found["width"] * found["height"])
-        found["aspect"] = found["width"] / found["height"]
-    for name, words in seen.words.items():
-        found[name] = _codes(words[rows])
-    numbers, small = [], []
-    for films in seen.batches(rows):
-        numbers.append(plain_numbers(films)[:, [0, 1, 3]])
-        small.append(thumbnails(films, THUMBNAIL).reshape(len(films), -1))
-    plain, tiny = np.concatenate(numbers), np.concatenate(small)
-    found |= dict(zip(("mean", "spread", "border"), plain.T, strict=True))
-    found |= dict(zip(_THUMBNAIL, tiny.T, strict=True))
-    for name in _TABLE:
-        if name in manifest.extra:
-            texts = [manifest.extra[name][row] for row in rows.tolist()]
-            found[name] = _years(texts) if name == "age" else _codes(np.array(texts, object))
-    return found
-
-
-def _codes(words: Array) -> Floats:
-    return np.unique(words.astype(str), return_inverse=True)[1].reshape(-1).astype(np.float64)
-
-
-def _years(texts: list[str]) -> Floats:
-    def number(text: str) -> float:
-        try:
-            return float(text)
-        except ValueError:
-            return float("nan")
-
-    return np.array([number(text) for text in texts])
-
-
 def probe(
     manifest: Manifest, seen: Survey, *, seed: int = 0, progress: Progress = SILENT
 ) -> Probing:
     """Measure all probes on the labelled, readable films of a manifest."""
     label, part = np.asarray(manifest.label), np.array(manifest.part, object)
     rows = np.flatnonzero(seen.readable & (label >= 0))
-    patient = intervals.groups(np.array(manifest.patient, object)[rows].astype(str))
+    patient = numbered([manifest.patient[row] for row in rows.tolist()])
     rows, patient = _drawn(rows, patient, seed)
     part, label = part[rows], label[rows].astype(int)
     own = "train" if (part == "train").any() else ""
@@ -224,8 +183,12 @@ def probe(
         enough = np.bincount(label[scored], minlength=2).min() >= LEAST_ELSEWHERE
         if enough and min(_people(label[scored], patient[scored])) >= LEAST_PATIENTS:
             places[name] = scored
-    columns = table(manifest, seen, rows)
-    more = [Probe(name, "table", what, (name,)) for name, what in _TABLE.items() if name in columns]
+    columns: dict[str, Array] = {
+        **facts(seen, rows),
+        **words(manifest, seen, rows),
+        "thumbnail": thumbnail(seen, rows),
+    }
+    more = [Probe(name, "table", what, (name,)) for name, what in TABLE.items() if name in columns]
     probes = [*FILE, COMBINED, *PIXEL, *more]
     scores: dict[str, dict[str, Floats]] = {}
     fold = folds(label[learnt], np.unique(patient[learnt], return_inverse=True)[1], seed)
@@ -295,7 +258,7 @@ def _learnt(values: Floats, label: Array, seed: int) -> Any:
     """A learner of these films; a column that is unknown for all of them, which scikit-learn
     does not take, tells nothing."""
     unknown = np.isnan(values).all(axis=0)
-    return _learner(seed).fit(np.where(unknown, 0.0, values), label)
+    return _learner(seed).fit(np.where(unknown, 0.0, values) if unknown.any() else values, label)
 
 
 def folds(label: Array, patient: NDArray[np.int64], seed: int, count: int = 5) -> Array:
@@ -341,6 +304,7 @@ def _areas(
         patient,
         draws=DRAWS,
         seed=seed,
+        films_at_once=AT_ONCE,
     )
     people = _people(label, patient)
     z = float(norm.ppf((1 + confidence) / 2))

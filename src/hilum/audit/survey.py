@@ -1,14 +1,16 @@
 """One look at every film: facts of its file, a small copy, a hash. Films stream past once.
 
-What is kept of a film is a row of numbers and 64 bytes of digests and hash in memory and a 64 × 64
-copy in a temporary file, so a hundred thousand films need tens of megabytes.
+What is kept of a film are its facts, digests, hash and a 64 × 64 copy in temporary files, and 25
+bytes in memory.
 """
 
 from __future__ import annotations
 
+import math
 import os
+import struct
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -114,25 +116,61 @@ def pixel_digest(path: str) -> bytes:
     return bytes.fromhex(digest(f"{values.shape} {values.dtype}", values.tobytes()))
 
 
-class Copies:
-    """Small copies of n films in an unnamed temporary file, read and written by row.
+class Scratch:
+    """n rows of bytes in an unnamed temporary file, written and read by row; zeros where unwritten.
 
     Read by ``pread``, not mapped: mapped pages would count as this process's memory.
+
+    Parameters
+    ----------
+    n : rows; shape : of a row, uint8
     """
 
-    def __init__(self, n: int) -> None:
+    def __init__(self, n: int, shape: tuple[int, ...]) -> None:
+        self._shape, self._bytes = shape, math.prod(shape)
         self._file = tempfile.TemporaryFile(prefix="hilum-audit-")  # noqa: SIM115 (lives with self)
-        self._file.truncate(n * SMALL.size**2)
+        self._file.truncate(n * self._bytes)
 
-    def keep(self, row: int, copy: bytes) -> None:
-        """Write the copy of one film."""
-        os.pwrite(self._file.fileno(), copy, row * SMALL.size**2)
+    def keep(self, row: int, content: bytes, start: int = 0) -> None:
+        """Write one row, or what lies from byte ``start`` of it on."""
+        os.pwrite(self._file.fileno(), content, row * self._bytes + start)
 
     def __getitem__(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """(k, 64, 64) copies of these rows; 0 where none was kept."""
-        size = SMALL.size**2
-        read = b"".join(os.pread(self._file.fileno(), size, size * int(row)) for row in rows)
-        return np.frombuffer(read, np.uint8).reshape(len(rows), SMALL.size, SMALL.size)
+        """(k, *shape) a copy of these rows."""
+        file, size = self._file.fileno(), self._bytes
+        read = b"".join(os.pread(file, size, size * row) for row in rows.tolist())
+        return np.frombuffer(read, np.uint8).reshape(len(rows), *self._shape)
+
+
+class Columns(Mapping[str, NDArray[np.float64]]):
+    """Named columns of n numbers, NaN at first, in a temporary file; read when they are asked for.
+
+    Parameters
+    ----------
+    names : of the columns; n : numbers in each
+    """
+
+    def __init__(self, names: Sequence[str], n: int) -> None:
+        self._names, self._n = tuple(names), n
+        self._columns = Scratch(len(names), (8 * n,))
+        for k in range(len(names)):
+            self._columns.keep(k, np.full(n, np.nan).tobytes())
+
+    def keep(self, row: int, numbers: Sequence[float]) -> None:
+        """Write one number into each column."""
+        for k, number in enumerate(numbers):
+            self._columns.keep(k, struct.pack("=d", number), 8 * row)
+
+    def __getitem__(self, name: str) -> NDArray[np.float64]:
+        if name not in self._names:
+            raise KeyError(name)
+        return self._columns[np.array([self._names.index(name)])].view(np.float64)[0]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,19 +181,19 @@ class Survey:
     ----------
     numbers : (n,) float64 each, by name; NaN where unknown
     words : (n,) object arrays of texts, by name; ``""`` where unknown
-    file, copy : (n, 16) uint8, digests of the encoded file and of the small copy
-    hash : (n, 32) uint8, the perceptual hash
-    copies : the small copies
+    file, copy : rows of 16 bytes, digests of the encoded file and of the small copy
+    hash : rows of 32 bytes, the perceptual hash
+    copies : rows of 64 × 64, the small copies
     readable : (n,) bool
     unreadable, refused : (row, reason)
     """
 
-    numbers: dict[str, NDArray[np.float64]]
+    numbers: Mapping[str, NDArray[np.float64]]
     words: dict[str, NDArray[np.object_]]
-    file: NDArray[np.uint8]
-    copy: NDArray[np.uint8]
-    hash: NDArray[np.uint8]
-    copies: Copies
+    file: Scratch
+    copy: Scratch
+    hash: Scratch
+    copies: Scratch
     readable: NDArray[np.bool_]
     unreadable: list[tuple[int, Reason]] = field(default_factory=list)
     refused: list[tuple[int, Reason]] = field(default_factory=list)
@@ -163,7 +201,7 @@ class Survey:
     def __len__(self) -> int:
         return len(self.readable)
 
-    def batches(self, rows: NDArray[Any], size: int = 512) -> Iterator[NDArray[np.uint8]]:
+    def batches(self, rows: NDArray[Any], size: int = 128) -> Iterator[NDArray[np.uint8]]:
         """The copies of these rows, (b, 64, 64) at a time."""
         for start in range(0, len(rows), size):
             yield self.copies[rows[start : start + size]]
@@ -172,13 +210,14 @@ class Survey:
 def survey(manifest: Manifest, workers: Workers, progress: Progress = SILENT) -> Survey:
     """Look at every film of a manifest, in isolated processes."""
     n = len(manifest)
+    numbers = Columns(NUMBERS, n)
     seen = Survey(
-        numbers={name: np.full(n, np.nan) for name in NUMBERS},
+        numbers=numbers,
         words={name: np.full(n, "", object) for name in WORDS},
-        file=np.zeros((n, 16), np.uint8),
-        copy=np.zeros((n, 16), np.uint8),
-        hash=np.zeros((n, HASH * HASH // 8), np.uint8),
-        copies=Copies(n),
+        file=Scratch(n, (16,)),
+        copy=Scratch(n, (16,)),
+        hash=Scratch(n, (HASH * HASH // 8,)),
+        copies=Scratch(n, (SMALL.size, SMALL.size)),
         readable=np.zeros(n, bool),
     )
     known: dict[str, str] = {}  # one object for each distinct word
@@ -189,13 +228,12 @@ def survey(manifest: Manifest, workers: Workers, progress: Progress = SILENT) ->
                 seen.unreadable.append((row, Reason(answer.code, answer.text)))
                 continue
             seen.readable[row] = True
-            for name, number in zip(NUMBERS, answer.numbers, strict=True):
-                seen.numbers[name][row] = number
+            numbers.keep(row, answer.numbers)
             for name, word in zip(WORDS, answer.words, strict=True):
                 seen.words[name][row] = known.setdefault(word, word)
-            seen.file[row] = np.frombuffer(answer.file, np.uint8)
-            seen.hash[row] = np.frombuffer(answer.hash, np.uint8)
-            seen.copy[row] = np.frombuffer(bytes.fromhex(digest(answer.copy))[:16], np.uint8)
+            seen.file.keep(row, answer.file)
+            seen.hash.keep(row, answer.hash)
+            seen.copy.keep(row, bytes.fromhex(digest(answer.copy))[:16])
             seen.copies.keep(row, answer.copy)
             if answer.refusals:
                 seen.refused.append((row, answer.refusals[0]))

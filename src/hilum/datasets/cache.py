@@ -131,7 +131,7 @@ def _without(
 ) -> dict[str, list[tuple[str, Reason]]]:
     """The films that are known to have no pixels: ``unreadable`` and ``refused``, with reasons."""
     found: dict[str, list[tuple[str, Reason]]] = {"unreadable": [], "refused": []}
-    for path, key in zip(manifest.path, film_keys.tolist(), strict=True):
+    for path, key in zip(manifest.path, map(bytes, film_keys), strict=True):
         if not key:
             found["unreadable"].append((path, Reason("missing", "there is no such file")))
         elif key in shelf.verdicts:

@@ -1,0 +1,77 @@
+"""What probes and pictures look at, as columns: facts of files, plain numbers, what the table says.
+
+A column is 8 bytes a film. The thumbnail, 64 numbers, is a thing of its own: only probes want it,
+of no more films than they learn from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hilum.audit.survey import Survey
+from hilum.evaluation.controls import THUMBNAIL, plain_numbers, thumbnails
+
+if TYPE_CHECKING:
+    from hilum.datasets.manifest import Manifest
+
+Floats = NDArray[np.float64]
+
+#: Columns of a manifest that probes look at, in plain words.
+TABLE = {
+    "view": "the view (PA, AP, ...)",
+    "age": "the patient's age",
+    "sex": "the patient's sex",
+    "source": "where the film comes from",
+}
+
+
+def facts(seen: Survey, rows: NDArray[np.int64]) -> dict[str, Floats]:
+    """(k,) numbers of these films and their files, by name."""
+    found = {name: values[rows] for name, values in seen.numbers.items()}
+    with np.errstate(divide="ignore", invalid="ignore"):
+        found["bits_a_pixel"] = 8 * found["bytes"] / (found["width"] * found["height"])
+        found["aspect"] = found["width"] / found["height"]
+    plain = [plain_numbers(films)[:, [0, 1, 3]] for films in seen.batches(rows)]
+    return found | dict(zip(("mean", "spread", "border"), np.concatenate(plain).T, strict=True))
+
+
+def words(manifest: Manifest, seen: Survey, rows: NDArray[np.int64]) -> dict[str, Floats]:
+    """(k,) what of files and table is told in words, as numbers, by name."""
+    found = {
+        name: numbered(texts[rows].tolist()).astype(np.float64)
+        for name, texts in seen.words.items()
+    }
+    for name in TABLE:
+        if name in manifest.extra:
+            texts = [manifest.extra[name][row] for row in rows.tolist()]
+            found[name] = _years(texts) if name == "age" else numbered(texts).astype(np.float64)
+    return found
+
+
+def thumbnail(seen: Survey, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+    """(k, 64) films of these rows at 8 × 8; float32 holds a mean of 64 bytes exactly."""
+    small = (thumbnails(films, THUMBNAIL).astype(np.float32) for films in seen.batches(rows))
+    return np.concatenate([films.reshape(len(films), -1) for films in small])
+
+
+def numbered(texts: Sequence[str]) -> NDArray[np.int64]:
+    """(k,) the place of each text among the distinct ones, sorted.
+
+    As ``np.unique`` gives it, but that takes four bytes a letter of every text.
+    """
+    place = {text: number for number, text in enumerate(sorted(set(texts)))}
+    return np.fromiter(map(place.__getitem__, texts), np.int64, len(texts))
+
+
+def _years(texts: Sequence[str]) -> Floats:
+    def number(text: str) -> float:
+        try:
+            return float(text)
+        except ValueError:
+            return float("nan")
+
+    return np.array([number(text) for text in texts])
