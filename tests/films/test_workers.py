@@ -20,6 +20,8 @@ from hilum.films.isolated import Board
 from hilum.films.wire import shared_memory
 from hilum.films.workers import WorkerDefect, Workers
 
+HERE = Path(__file__).parent
+
 
 def test_answers_come_with_their_numbers() -> None:
     with Workers(2) as workers:
@@ -50,6 +52,29 @@ def test_a_crash_a_hang_and_greed_cost_one_film_each(chunk: int) -> None:
     }
     assert codes == {3: "crashed", 5: "timeout", 7: "too-large", 9: "truncated"}
     assert all(found[number] == number for number in range(12) if number not in codes)
+
+
+def test_a_stop_of_all_processes_is_no_films_fault() -> None:
+    """Ctrl-Z, and ``fg`` later than a film may take."""
+    script = (
+        "from hilum.films.workers import Workers\n"
+        "from worker_functions import slow_first\n"
+        "with Workers(1, seconds=3) as workers:\n"
+        "    print(dict(workers.map(slow_first, [1, 0, 2], chunk=3)), flush=True)\n"
+        "    print(dict(workers.map(slow_first, [0] * 4, chunk=4)))\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE), *sys.path])}
+    with subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, env=environment,
+        start_new_session=True,
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        assert process.stdout.readline() == "{0: 1, 1: 0, 2: 2}\n"  # now it waits for the rest
+        time.sleep(0.2)
+        os.killpg(process.pid, signal.SIGSTOP)
+        time.sleep(5)
+        os.killpg(process.pid, signal.SIGCONT)
+        assert process.stdout.readline() == "{0: 0, 1: 0, 2: 0, 3: 0}\n"
 
 
 def test_a_worker_that_is_killed_between_batches_costs_nothing() -> None:

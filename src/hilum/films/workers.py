@@ -38,6 +38,7 @@ MEMORY = 4 << 30
 _START = "import sys; from hilum.films.isolated import serve; serve(*map(int, sys.argv[1:]))"
 _QUICK = 0.05  # seconds; a batch done sooner is followed by a larger one, for each costs a wake-up
 _GROWTH = 2  # times ``chunk``, at most; 4 measured no better, and holds twice the memory
+_STOPPED = 1.0  # seconds that a wait takes too long where this process was stopped meanwhile
 _START_SECONDS = 300.0  # to start and to import what the function needs, on however busy a machine
 
 
@@ -136,8 +137,12 @@ class Workers:
                 if not busy:
                     return
                 deadline = min(worker.deadline(self.seconds) for worker in busy)
-                silence = min(1.0, max(0.01, deadline - time.monotonic()))
+                now = time.monotonic()
+                silence = min(1.0, max(0.01, deadline - now))
                 heard = wait([worker.wire.end for worker in busy], silence)
+                if time.monotonic() > now + silence + _STOPPED:
+                    for worker in busy:
+                        worker.resumed = time.monotonic()
                 for worker in list(busy):
                     lost = None
                     answers: list[Task] = []
@@ -233,6 +238,7 @@ class _Worker:
         self.wire.send(memory)
         self.batch: deque[Task] = deque()
         self.heard = 0  # answers of this batch so far
+        self.resumed = 0.0  # when it went on after a stop of all processes (Ctrl-Z)
         self.proved = False  # it has started and answered: worker processes are possible here
         self._function = b""
         self._given = 0.0  # when it was given its batch
@@ -245,6 +251,7 @@ class _Worker:
     def deadline(self, seconds: float) -> float:
         """When it must have finished the item it is at."""
         place, since = self.at()
+        since = max(since, self.resumed)
         return since + (seconds if place >= 0 else max(seconds, _START_SECONDS))
 
     def times(self) -> int:
