@@ -7,7 +7,7 @@ import shutil
 import numpy as np
 import pytest
 
-from hilum.datasets import phantom
+from hilum.datasets import archive, phantom
 from hilum.datasets.cache import Cache
 from hilum.datasets.index import index
 from hilum.datasets.manifest import Manifest
@@ -172,6 +172,16 @@ def test_medmnist(tmp_path, save):
     everything = np.concatenate([arrays[f"{p}_images"] for p in ("train", "val", "test")])
     order = [int(path.split("#")[1]) for path in manifest.path]
     assert (cache.of(np.arange(280)) == everything[order]).all()
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_an_archive_is_read_in_any_order(tmp_path, save):
+    rng = np.random.default_rng(0)
+    arrays = {name: rng.integers(0, 256, (60, 28, 28), np.uint8) for name in archive.MEMBERS}
+    save(tmp_path / "films.npz", **arrays)
+    opened = archive.images(tmp_path / "films.npz")
+    for member, row in rng.integers(0, (len(opened), 60), (300, 2)):
+        assert (opened[member].film(row) == arrays[opened[member].name][row]).all()
 
 
 def test_chestmnist(tmp_path):

@@ -50,9 +50,10 @@ class Images:
 def images(path: Path | str) -> list[Images]:
     """The image arrays of an archive; raises ``UnreadableFilm`` where it is none."""
     try:
-        archive = zipfile.ZipFile(path)
-        there = set(archive.namelist())
-        return [_open(archive, name) for name in MEMBERS if f"{name}.npy" in there]
+        with zipfile.ZipFile(path) as archive:
+            there = set(archive.namelist())
+        # Each through a file of its own: Python 3.12.1 loses its place where members share one.
+        return [_open(zipfile.ZipFile(path), name) for name in MEMBERS if f"{name}.npy" in there]
     except (OSError, ValueError, zipfile.BadZipFile) as error:
         raise UnreadableFilm("not-a-film", f"the archive cannot be read: {error}") from error
 
