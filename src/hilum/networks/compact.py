@@ -15,7 +15,6 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from hilum.networks import kernels
 
@@ -33,31 +32,40 @@ class Conv(nn.Conv2d):
 
 
 class Norm(nn.Sequential):
-    """A convolution without bias, and batch normalisation."""
+    """A convolution without bias, batch normalisation, and what follows: a sum, a ReLU."""
 
-    def __init__(self, n_in: int, n_out: int, kernel: int = 3, stride: int = 1) -> None:
+    def __init__(
+        self, n_in: int, n_out: int, kernel: int = 3, stride: int = 1, relu: bool = True
+    ) -> None:
         super().__init__(Conv(n_in, n_out, kernel, stride), nn.BatchNorm2d(n_out))
+        self.relu = relu
+
+    def forward(self, x: Tensor, beside: Tensor | None = None) -> Tensor:
+        convolution, norm = self
+        assert isinstance(norm, nn.BatchNorm2d)
+        return kernels.normalised(convolution(x), norm, beside, self.relu)
 
 
 class Residual(nn.Module):
-    """Two convolutions beside a way around them (He 2016).
+    """Two convolutions beside a way around them (He 2016), after a mean where the size is halved.
 
-    The second normalisation starts at zero, so each block starts as the way around. Where size or
-    width changes, the way around is a mean over 2 × 2 places and a 1 × 1 convolution (He 2019).
+    The second normalisation starts at zero, so each block starts as the way around. Where the
+    size changes, both ways see the mean over 2 × 2 places: the way around as He 2019 has it, and
+    the convolutions too, so that all of them keep their size.
     """
 
-    def __init__(self, n_in: int, n_out: int, stride: int = 1) -> None:
+    def __init__(self, n_in: int, n_out: int, halve: bool = False) -> None:
         super().__init__()
-        self.first = Norm(n_in, n_out, stride=stride)
+        self.halve = nn.AvgPool2d(2, ceil_mode=True) if halve else nn.Identity()
+        self.first = Norm(n_in, n_out)
         self.second = Norm(n_out, n_out)
         nn.init.zeros_(self.second[1].weight)  # type: ignore[arg-type]
-        pool = [nn.AvgPool2d(2, ceil_mode=True)] if stride == 2 else []
-        same = n_in == n_out and stride == 1
-        self.around = nn.Identity() if same else nn.Sequential(*pool, Norm(n_in, n_out, 1))
+        self.around = nn.Identity() if n_in == n_out else Norm(n_in, n_out, 1, relu=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.second(functional.relu(self.first(x)))
-        return functional.relu(y + self.around(x))
+        x = self.halve(x)
+        y: Tensor = self.second(self.first(x), self.around(x))
+        return y
 
 
 class Compact(nn.Module):
@@ -98,8 +106,7 @@ class Compact(nn.Module):
         channels = width
         for stage, count in enumerate(blocks):
             for block in range(count):
-                stride = 2 if stage > 0 and block == 0 else 1
-                stages.append(Residual(channels, width << stage, stride))
+                stages.append(Residual(channels, width << stage, stage > 0 and block == 0))
                 channels = width << stage
         self.stages = nn.Sequential(*stages)
         self.dropout = nn.Dropout(dropout)
@@ -109,7 +116,7 @@ class Compact(nn.Module):
 
     def features(self, x: Tensor) -> Tensor:
         """(n, 1, s, s) standardised, s even, to (n, c, h, w)."""
-        y: Tensor = self.stages(functional.relu(self.stem(x)))
+        y: Tensor = self.stages(self.stem(x))
         return y
 
     def forward(self, x: Tensor) -> Tensor:

@@ -309,8 +309,10 @@ def _compressed(x: Tensor, films: Tensor, seed: int) -> Tensor:
 
 def _equalised(x: Tensor, films: Tensor, seed: int) -> Tensor:
     """Each film's histogram made flat, by half to wholly."""
-    grey = x.flatten(1)
-    rank = torch.searchsorted(grey.sort(1).values, grey, right=True).view_as(x)
+    grey = x.flatten(1).long()
+    counts = torch.zeros(len(x), 256, device=x.device, dtype=torch.int64)
+    counts.scatter_add_(1, grey, torch.ones_like(grey))
+    rank = counts.cumsum(1).gather(1, grey).view_as(x)  # pixels that are no brighter
     flat = rank * (255 / x[0].numel())
     share = 0.5 + 0.5 * uniform(films, 1, seed, 0, stream=5)[:, :, None]
     return x + (flat - x) * share

@@ -186,9 +186,10 @@ def orthogonalise(matrix: Tensor, iterations: int = 4) -> Tensor:
     turned = x.size(-2) > x.size(-1)
     x = x.mT if turned else x
     x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
+    add = torch.addmm if x.dim() == 2 else torch.baddbmm
     for _ in range(iterations):
         gram = x @ x.mT
-        x = a * x + (b * gram + c * gram @ gram) @ x
+        x = add(x, add(gram, gram, gram, beta=b, alpha=c), x, beta=a)
     return (x.mT if turned else x).to(matrix.dtype)
 
 

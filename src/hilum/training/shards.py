@@ -13,10 +13,11 @@ own threads wait at some hundred barriers a step for one that is not scheduled
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from copy import deepcopy
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
@@ -48,21 +49,38 @@ class ShardedLearner(TorchLearner):
         self.replicas: list[Any] = [self.model]
         self.replicas += [_replica(self.model) for _ in range(self.count - 1)]
         self.team = Team(place.threads, self.count)
+        self._plan: Sequence[NDArray[np.int64]] = ()
+        self._ahead: list[Ahead | None] = [None] * self.count
         # Dropout draws from one generator, so there the shards take turns.
         self.in_turn = any(isinstance(m, nn.Dropout) and m.p > 0 for m in self.model.modules())
 
-    def begin(self, films: Films, epoch: int, plan: Any = ()) -> None:
+    def begin(self, films: Films, epoch: int, plan: Sequence[NDArray[np.int64]] = ()) -> None:
         super().begin(films, epoch, plan)
+        self._plan, self._at, self._ahead = plan, 0, [None] * self.count
         for replica in self.replicas[1:]:
             replica.train()
             for mine, first in zip(replica.buffers(), self.model.buffers(), strict=True):
                 mine.copy_(first)
 
     def step(self, batch: NDArray[np.int64], learning_rate: float) -> float | None:
-        shards = [batch[k :: self.count] for k in range(min(self.count, len(batch)))]
+        shards = self._shards(batch)
+        self._at += 1
+        coming = self._shards(self._plan[self._at]) if self._at < len(self._plan) else []
+
+        def prepare_next(k: int) -> None:
+            if k < len(coming):
+                self._ahead[k] = Ahead(coming[k], *self.prepare(coming[k]))
 
         def learn(k: int) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
-            return self._shard(self.replicas[k], shards[k], len(batch))
+            x, y = self._prepared(k, shards[k])
+            # Augmentation is many small operators, and Python's lock passes between two threads
+            # at each: every other shard prepares its next films before it learns, the rest after.
+            if k % 2 == 0:
+                prepare_next(k)
+            learnt = self._shard(self.replicas[k], x, y, len(batch))
+            if k % 2:
+                prepare_next(k)
+            return learnt
 
         with self._threads():
             run = map if self.in_turn else self.team.map
@@ -78,11 +96,19 @@ class ShardedLearner(TorchLearner):
         self._losses.append(loss)
         return float(loss)
 
+    def _shards(self, batch: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+        return [batch[k :: self.count] for k in range(min(self.count, len(batch)))]
+
+    def _prepared(self, k: int, films: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+        ahead, self._ahead[k] = self._ahead[k], None
+        if ahead is not None and np.array_equal(ahead.films, films):
+            return ahead.x, ahead.y
+        return self.prepare(films)
+
     def _shard(
-        self, replica: Any, films: NDArray[np.int64], total: int
+        self, replica: Any, x: Tensor, y: Tensor, total: int
     ) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
         """A shard's share of the loss of ``total`` films, its logits, its gradients."""
-        x, y = self.prepare(films)
         with self._autocast():
             z = replica(x).flatten()
         z = z.to(self.dtype)
@@ -115,6 +141,15 @@ class ShardedLearner(TorchLearner):
     def _threads(self) -> AbstractContextManager[Any]:
         """What is not a shard's is small: one thread."""
         return machine.torch_threads(1)
+
+
+@dataclass(frozen=True)
+class Ahead:
+    """A shard that is ready before its step: its films' numbers, the films, their labels."""
+
+    films: NDArray[np.int64]
+    x: Tensor
+    y: Tensor
 
 
 def _replica(network: nn.Module) -> nn.Module:

@@ -4,6 +4,7 @@
     conv_relu_pool(x, weight, bias)   relu(max_pool2d(conv2d(x, weight, bias), 2))
     first_block(x, weight, bias)      the same for films, which want no gradient
     framed_conv(x, weight)            conv2d(x, weight, padding=1)
+    normalised(z, norm, beside, relu) relu(norm(z) + beside), norm being a BatchNorm2d
 
 Each is torch's own formula wherever the kernels cannot be used (no library, another device, dtype
 or number of channels, a graph being traced), so a caller need not ask. What is exact:
@@ -27,7 +28,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
@@ -41,6 +42,7 @@ __all__ = [
     "conv_relu_pool",
     "first_block",
     "framed_conv",
+    "normalised",
     "relu_pool",
     "status",
 ]
@@ -144,6 +146,49 @@ def framed_conv(x: Tensor, weight: Tensor) -> Tensor:
     return functional.conv2d(x, weight, padding=1)
 
 
+def normalised(
+    z: Tensor, norm: nn.BatchNorm2d, beside: Tensor | None = None, relu: bool = True
+) -> Tensor:
+    """Batch normalisation, what is added to it, and the ReLU behind: ``relu(norm(z) + beside)``.
+
+    Parameters
+    ----------
+    z : (n, c, h, w) float32, channels last, c a multiple of 16 for the kernels
+    norm : learnt, with running statistics; a network that does not train is computed by torch
+    beside : like z, or None
+    relu : whether negative values are cut off
+    """
+    single = {z.dtype, norm.weight.dtype, _dtype(z)} == {torch.float32}
+    if (
+        single
+        and norm.training
+        and z.shape[1] % 16 == 0
+        and z.numel() > z.shape[1]  # of one value torch refuses to take the variance
+        and (beside is None or (beside.shape == z.shape and beside.dtype == z.dtype))
+        and _usable(z)
+    ):
+        y, mean, variance = _Normalised.apply(z, beside, norm.weight, norm.bias, norm.eps, relu)
+        _remember(norm, mean, variance, z.numel() // z.shape[1])
+        return y
+    y = norm(z)
+    if beside is not None:
+        y = y + beside
+    return functional.relu(y) if relu else y
+
+
+@torch.no_grad()
+def _remember(norm: nn.BatchNorm2d, mean: Tensor, variance: Tensor, count: int) -> None:
+    """Let running statistics follow these, as torch's module does: the unbiased variance."""
+    if norm.running_mean is None or norm.running_var is None:
+        return
+    norm.num_batches_tracked.add_(1)  # type: ignore[union-attr]
+    share = norm.momentum
+    if share is None:
+        share = 1.0 / float(norm.num_batches_tracked)  # type: ignore[arg-type]
+    norm.running_mean.lerp_(mean, share)
+    norm.running_var.lerp_(variance * (count / (count - 1)), share)
+
+
 def _dtype(x: Tensor) -> torch.dtype:
     """Of the result: autocast's where it is on."""
     return torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
@@ -172,13 +217,14 @@ def _is_filter(x: Tensor, weight: Tensor) -> bool:
     )
 
 
-def _call(name: str, dtype: torch.dtype, tensors: list[Tensor | None], shape: list[int]) -> None:
+def _call(
+    name: str, dtype: torch.dtype, tensors: list[Tensor | None], shape: list[int], *more: Any
+) -> None:
     """Run one kernel in several threads; ``shape`` is films, height, width, in, out."""
     function: Any = getattr(library.load()[0], f"{name}_{_NAMES[dtype]}")
     pointers = [ctypes.c_void_p(None if t is None else t.data_ptr()) for t in tensors]
-    function(
-        *pointers, (ctypes.c_int * 5)(*shape), ctypes.c_int(_threads or torch.get_num_threads())
-    )
+    threads = ctypes.c_int(_threads or torch.get_num_threads())
+    function(*pointers, (ctypes.c_int * 5)(*shape), threads, *more)
 
 
 def _pooled(shape: list[int], margin: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -280,3 +326,40 @@ class _FramedConv(Function):
         tensors = [x, weight, dy, dx, dweight]
         _call("framed_backward", x.dtype, tensors, _shape(x, weight.shape[0]))
         return dx, dweight
+
+
+class _Normalised(Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        z: Tensor,
+        beside: Tensor | None,
+        weight: Tensor,
+        bias: Tensor,
+        eps: float,
+        relu: bool,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        z = z.contiguous(memory_format=_NHWC)
+        if beside is not None:
+            beside = beside.contiguous(memory_format=_NHWC)
+        shape = _shape(z, z.shape[1])
+        y, mean, variance = (torch.empty_like(t) for t in (z, weight, weight))
+        tensors = [z, beside, weight.contiguous(), bias.contiguous(), y, mean, variance]
+        _call("norm_forward", z.dtype, tensors, shape, ctypes.c_float(eps), ctypes.c_int(relu))
+        ctx.save_for_backward(z, y if relu else None, weight, mean, variance)
+        ctx.eps = eps
+        ctx.mark_non_differentiable(mean, variance)
+        ctx.set_materialize_grads(False)
+        return y, mean, variance
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
+        z, y, weight, mean, variance = ctx.saved_tensors
+        dy = dy.contiguous(memory_format=_NHWC)
+        dz, dweight, dbias = torch.empty_like(z), torch.empty_like(weight), torch.empty_like(weight)
+        dbeside = torch.empty_like(z) if ctx.needs_input_grad[1] else None
+        tensors = [z, y, dy, weight.contiguous(), mean, variance, dz, dbeside, dweight, dbias]
+        shape = _shape(z, z.shape[1])
+        _call("norm_backward", z.dtype, tensors, shape, ctypes.c_float(ctx.eps))
+        return dz, dbeside, dweight, dbias, None, None

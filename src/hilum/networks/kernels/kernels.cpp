@@ -1,5 +1,6 @@
 // Layers for the CPU: blocks of "3x3 convolution without a frame, bias, ReLU, 2x2 max-pooling", and
-// the convolution in a frame of zeros (framed.hpp) that residual networks are made of.
+// what residual networks are made of: the convolution in a frame of zeros (framed.hpp), and batch
+// normalisation with the sum and the ReLU behind it (norm.hpp).
 //
 // Maps are NHWC (torch's channels_last), float or bfloat16 in memory, sums in float. In a block a
 // pooled pixel keeps its winner as one byte: the place 0..3 in its 2x2 window, row by row, or DEAD where
@@ -11,6 +12,7 @@
 // so a result does not depend on the number of threads.
 #include "first.hpp"
 #include "framed.hpp"
+#include "norm.hpp"
 #include "pooling.hpp"
 #include "winners.hpp"
 #include "winograd.hpp"
@@ -55,4 +57,22 @@ EXPORT framed_forward_float32(const float* x, const float* weight, float* y, con
 EXPORT framed_backward_float32(const float* x, const float* weight, const float* dy, float* dx,
                                float* dweight, const Shape* s, int threads) {
     framed_backward(x, weight, dy, dx, dweight, Framed(*s), threads);
+}
+
+// `beside` is null where nothing is added, `dbeside` too; y is null where there is no ReLU.
+#define NORM(DIRECTION, CALL)                                                                \
+    (beside ? (relu ? norm_##DIRECTION<true, true> CALL : norm_##DIRECTION<true, false> CALL) \
+            : (relu ? norm_##DIRECTION<false, true> CALL : norm_##DIRECTION<false, false> CALL))
+
+EXPORT norm_forward_float32(const float* z, const float* beside, const float* weight,
+                            const float* bias, float* y, float* mean, float* variance,
+                            const Shape* s, int threads, float eps, int relu) {
+    NORM(forward, (z, beside, weight, bias, eps, y, mean, variance, Rows(*s), threads));
+}
+EXPORT norm_backward_float32(const float* z, const float* y, const float* dy, const float* weight,
+                             const float* mean, const float* variance, float* dz, float* beside,
+                             float* dweight, float* dbias, const Shape* s, int threads, float eps) {
+    const bool relu = y != nullptr;
+    NORM(backward, (z, y, dy, weight, mean, variance, eps, dz, beside, dweight, dbias, Rows(*s),
+                    threads));
 }
