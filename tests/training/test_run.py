@@ -85,6 +85,14 @@ def test_a_damaged_checkpoint_is_refused(tmp_path: Path) -> None:
         run.last()
 
 
+def test_a_checkpoint_of_another_network_compact_is_refused(tmp_path: Path) -> None:
+    run = begun(tmp_path / "run")
+    assert run.recipe.network.name == "compact"
+    torch.save({"format": 1, "epochs": []}, run.folder / "checkpoint.pt")
+    with pytest.raises(Refused, match=r"older hilum.*checkpoint\.pt"):
+        run.last()
+
+
 def test_a_folder_with_results_is_not_taken(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(FolderTaken), claim(tmp_path, "x"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import traceback
 from importlib import import_module
@@ -71,7 +72,10 @@ def hilum() -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit with the code that the docs promise."""
-    sys.exit(run(sys.argv[1:] if arguments is None else arguments))
+    code = run(sys.argv[1:] if arguments is None else arguments)
+    if code == 130:  # whoever interrupts twice would only see Python's threads complain
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sys.exit(code)
 
 
 def run(arguments: list[str]) -> int:

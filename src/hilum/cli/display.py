@@ -111,7 +111,10 @@ class Terminal(Progress):
         cells = []
         for key, _, width, form in columns:
             value = values.get(key)
-            cells.append(f"{'–' if value is None else form.format(value):>{width}}")
+            text = "–" if value is None else form.format(value)
+            if len(text) >= width and isinstance(value, float):  # a training that runs away
+                text = f"{value:.1e}"
+            cells.append(f"{text:>{width}}")
         click.echo("".join(cells), err=True)
 
 

@@ -51,11 +51,8 @@ def train(
     else:
         if not data:
             raise click.UsageError("which films? Name a folder, a table or a manifest.")
-        from hilum.datasets.index import open_data
-
-        manifest = open_data(data, progress=progress, **chosen)
         run = training.train(
-            manifest, recipe, on=on, seed=seed, out=out, overrides=changes, progress=progress
+            data, recipe, on=on, seed=seed, out=out, overrides=changes, progress=progress, **chosen
         )
     if os.environ.get("RANK", "0") != "0":
         return  # one of torchrun's processes: the first one speaks for all

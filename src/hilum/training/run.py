@@ -23,6 +23,7 @@ from hilum.training.loop import Epoch
 from hilum.training.recipe import Recipe
 
 FORMAT = 1
+CHECKPOINT = 2  # 1: before a block of ``compact`` halved its map by a mean
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ class Run:
         """
         stream = io.BytesIO()
         rows = [epoch.as_dict() for epoch in epochs]
-        torch.save({"format": FORMAT, "epochs": rows, **state}, stream)
+        torch.save({"format": CHECKPOINT, "epochs": rows, **state}, stream)
         with atomic_write(self.folder / "checkpoint.pt") as file:
             file.write(stream.getbuffer())
         self.write_epochs(epochs)
@@ -104,8 +105,13 @@ class Run:
                 f"the checkpoint cannot be read: {path} ({type(error).__name__}). It was changed "
                 "or damaged after it was written: take it from a copy, or train anew."
             ) from error
-        if state["format"] > FORMAT:
+        if state["format"] > CHECKPOINT:
             raise Refused(f"the checkpoint was written by a newer hilum: {path}. Upgrade hilum.")
+        if state["format"] < 2 and self.recipe.network.name == "compact":
+            raise Refused(
+                f"the checkpoint is of an older hilum, whose network compact was another: {path}. "
+                "Train anew, or go on with the hilum that began the run."
+            )
         return state, [Epoch(**row) for row in state["epochs"]]
 
     def write_epochs(self, epochs: list[Epoch]) -> None:

@@ -158,9 +158,9 @@ def normalised(
     beside : like z, or None
     relu : whether negative values are cut off
     """
-    single = {z.dtype, norm.weight.dtype, _dtype(z)} == {torch.float32}
     if (
-        single
+        norm.affine
+        and {z.dtype, norm.weight.dtype, _dtype(z)} == {torch.float32}
         and norm.training
         and z.shape[1] % 16 == 0
         and z.numel() > z.shape[1]  # of one value torch refuses to take the variance

@@ -1,0 +1,29 @@
+"""What `hilum train` says, and in which order."""
+
+from __future__ import annotations
+
+import pytest
+
+pytest.importorskip("torch")
+
+from hilum.cli.app import run
+from hilum.cli.display import Terminal
+from hilum.datasets import phantom
+
+
+@pytest.mark.parametrize(
+    "options", [["--recipe", "nope"], ["--set", "training.epoch=1"], ["--on", "tpu"]]
+)
+def test_a_wrong_option_is_told_before_a_film_is_looked_at(tmp_path, capsys, options):
+    phantom.make(tmp_path / "films", films=8)
+    assert run(["train", str(tmp_path / "films"), "--out", str(tmp_path / "run"), *options]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("hilum: ") and "drawn by patient" not in said
+    assert not (tmp_path / "run").exists()
+
+
+def test_numbers_of_a_training_that_runs_away_do_not_run_together(capsys):
+    values = {"epoch": 1, "seconds": 0.9, "ms_per_step": 69.8, "loss": 6.5e36, "accuracy": 0.5}
+    Terminal().row("training", {**values, "val_loss": 2.5e35, "val_accuracy": None, "lr": 0.1})
+    cells = capsys.readouterr().err.splitlines()[-1].split()
+    assert cells == ["1", "0.9", "69.8", "6.5e+36", "0.5000", "2.5e+35", "–", "–", "0.1"]
