@@ -17,24 +17,21 @@ or number of channels, a graph being traced), so a caller need not ask. What is 
 - A NaN or an infinity comes out as NaN; it may spread over the tile of 4 × 4 outputs around it.
 - No result depends on the number of threads.
 
-See ``kernels.cpp`` for how, ``library.py`` for what is compiled and when.
+See ``kernels.cpp`` for how, ``library.py`` for what is compiled and when, ``functions.py`` for how
+torch differentiates them.
 """
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd import Function
-from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from hilum import machine
-from hilum.networks.kernels import library
+from hilum.networks.kernels import functions, library
 
 __all__ = [
     "alone",
@@ -47,10 +44,6 @@ __all__ = [
     "status",
 ]
 
-_NHWC = torch.channels_last
-_threads = 0  # of the kernels inside ``alone``; 0: torch's number
-_NAMES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
-
 
 def available() -> bool:
     """Whether the compiled kernels can be used here; builds them at the first call."""
@@ -62,7 +55,8 @@ def status() -> str:
     loaded, what = library.load()
     if loaded is not None:
         return f"fast CPU kernels: {what}"
-    return f"no fast CPU kernels: {what}; paper2021 trains about four times slower in float32"
+    cost = "paper2021 trains about four times slower in float32, fast 1.4 times"
+    return f"no fast CPU kernels: {what}; {cost}"
 
 
 @contextmanager
@@ -73,21 +67,20 @@ def alone() -> Iterator[None]:
     in one thread they take a millisecond or two more, but none waits at a barrier for a thread
     that a busy neighbour keeps from being scheduled. Without kernels nothing changes.
     """
-    global _threads
-    if not available() or _threads:
+    if not available() or functions.threads:
         yield
         return
-    with machine.torch_threads(1) as _threads:
+    with machine.torch_threads(1) as functions.threads:
         try:
             yield
         finally:
-            _threads = 0
+            functions.threads = 0
 
 
 def relu_pool(x: Tensor) -> Tensor:
     """ReLU of 2 × 2 max-pooling, (n, c, h, w) → (n, c, h // 2, w // 2)."""
-    if _usable(x) and x.is_contiguous(memory_format=_NHWC) and x.shape[1] % 16 == 0:
-        pooled: Tensor = _ReluPool.apply(x)
+    if _usable(x) and x.is_contiguous(memory_format=functions.NHWC) and x.shape[1] % 16 == 0:
+        pooled: Tensor = functions.ReluPool.apply(x)
         return pooled
     return functional.relu(functional.max_pool2d(x, 2))
 
@@ -111,7 +104,7 @@ def conv_relu_pool(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     if dtype == torch.bfloat16 and "amx_bf16" in machine.cpu_flags():
         # Matrix tiles make oneDNN's dense sums faster than the sparse ones of the kernels.
         return relu_pool(functional.conv2d(x, weight, bias))
-    block: Tensor = _Block.apply(x.to(dtype), weight.float(), bias.float())
+    block: Tensor = functions.Block.apply(x.to(dtype), weight.float(), bias.float())
     return block
 
 
@@ -122,7 +115,7 @@ def first_block(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     films = _usable(x, dtype) and x.shape[1] == 1 and not x.requires_grad
     if not (films and _is_filter(x, weight)):
         return relu_pool(functional.conv2d(x, weight, bias))
-    block: Tensor = _FirstBlock.apply(x.float(), weight.float(), bias.float(), dtype)
+    block: Tensor = functions.FirstBlock.apply(x.float(), weight.float(), bias.float(), dtype)
     return block
 
 
@@ -141,7 +134,7 @@ def framed_conv(x: Tensor, weight: Tensor) -> Tensor:
         and tuple(weight.shape[1:]) == (x.shape[1], 3, 3)
         and x.shape[1] % 16 == weight.shape[0] % 16 == 0
     ):
-        y: Tensor = _FramedConv.apply(x, weight)
+        y: Tensor = functions.FramedConv.apply(x, weight)
         return y
     return functional.conv2d(x, weight, padding=1)
 
@@ -167,7 +160,8 @@ def normalised(
         and (beside is None or (beside.shape == z.shape and beside.dtype == z.dtype))
         and _usable(z)
     ):
-        y, mean, variance = _Normalised.apply(z, beside, norm.weight, norm.bias, norm.eps, relu)
+        learnt = (norm.weight, norm.bias, norm.eps)
+        y, mean, variance = functions.Normalised.apply(z, beside, *learnt, relu)
         _remember(norm, mean, variance, z.numel() // z.shape[1])
         return y
     y = norm(z)
@@ -199,7 +193,7 @@ def _usable(x: Tensor, dtype: torch.dtype | None = None) -> bool:
     return (
         not (torch.jit.is_tracing() or torch.compiler.is_compiling())
         and x.device.type == "cpu"
-        and {x.dtype, dtype or x.dtype} <= _NAMES.keys()
+        and {x.dtype, dtype or x.dtype} <= functions.NAMES.keys()
         and x.dim() == 4
         and x.numel() > 0
         and available()
@@ -211,155 +205,7 @@ def _is_filter(x: Tensor, weight: Tensor) -> bool:
     return (
         tuple(weight.shape[1:]) == (x.shape[1], 3, 3)
         and weight.shape[0] % 32 == 0
-        and weight.dtype in _NAMES
+        and weight.dtype in functions.NAMES
         and weight.device == x.device
         and min(x.shape[2:]) >= 4
     )
-
-
-def _call(
-    name: str, dtype: torch.dtype, tensors: list[Tensor | None], shape: list[int], *more: Any
-) -> None:
-    """Run one kernel in several threads; ``shape`` is films, height, width, in, out."""
-    function: Any = getattr(library.load()[0], f"{name}_{_NAMES[dtype]}")
-    pointers = [ctypes.c_void_p(None if t is None else t.data_ptr()) for t in tensors]
-    threads = ctypes.c_int(_threads or torch.get_num_threads())
-    function(*pointers, (ctypes.c_int * 5)(*shape), threads, *more)
-
-
-def _pooled(shape: list[int], margin: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Room for a layer's output and its winners, (n, out, rows, columns)."""
-    films, height, width, _, out = shape
-    size = (films, out, (height - margin) // 2, (width - margin) // 2)
-    y = torch.empty(size, dtype=dtype, memory_format=_NHWC)
-    return y, torch.empty(size, dtype=torch.uint8, memory_format=_NHWC)
-
-
-def _shape(x: Tensor, out: int) -> list[int]:
-    films, channels, height, width = x.shape
-    return [films, height, width, channels, out]
-
-
-class _ReluPool(Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        ctx.shape = _shape(x, x.shape[1])
-        y, winners = _pooled(ctx.shape, 0, x.dtype)
-        if y.numel():
-            _call("pool_forward", x.dtype, [x, y, winners], ctx.shape)
-        ctx.save_for_backward(winners)
-        return y
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, dy: Tensor) -> Tensor:
-        (winners,) = ctx.saved_tensors
-        dy = dy.contiguous(memory_format=_NHWC)
-        films, height, width, channels, _ = ctx.shape
-        size = (films, channels, height, width)
-        dx = torch.empty(size, dtype=dy.dtype, memory_format=_NHWC)
-        _call("pool_backward", dy.dtype, [dy, winners, dx], ctx.shape)
-        return dx
-
-
-class _Block(Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        x, weight = x.contiguous(memory_format=_NHWC), weight.contiguous()
-        shape = _shape(x, weight.shape[0])
-        y, winners = _pooled(shape, 2, x.dtype)
-        _call("block_forward", x.dtype, [x, weight, bias.contiguous(), y, winners], shape)
-        ctx.save_for_backward(x, weight, winners)
-        return y
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:
-        x, weight, winners = ctx.saved_tensors
-        dy = dy.contiguous(memory_format=_NHWC)
-        dx = torch.empty_like(x, memory_format=_NHWC) if ctx.needs_input_grad[0] else None
-        dweight, dbias = torch.empty_like(weight), torch.empty(weight.shape[0])
-        tensors = [x, weight, dy, winners, dx, dweight, dbias]
-        _call("block_backward", x.dtype, tensors, _shape(x, weight.shape[0]))
-        return dx, dweight, dbias
-
-
-class _FirstBlock(Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, dtype: torch.dtype) -> Tensor:
-        x, weight = x.contiguous(), weight.contiguous()
-        shape = _shape(x, weight.shape[0])
-        y, winners = _pooled(shape, 2, dtype)
-        _call("first_forward", dtype, [x, weight, bias.contiguous(), y, winners], shape)
-        ctx.save_for_backward(x, winners)
-        return y
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, dy: Tensor) -> tuple[None, Tensor, Tensor, None]:
-        x, winners = ctx.saved_tensors
-        dy = dy.contiguous(memory_format=_NHWC)
-        out = dy.shape[1]
-        dweight, dbias = torch.empty(out, 1, 3, 3), torch.empty(out)
-        _call("first_backward", dy.dtype, [x, dy, winners, dweight, dbias], _shape(x, out))
-        return None, dweight, dbias, None
-
-
-class _FramedConv(Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
-        x, weight = x.contiguous(memory_format=_NHWC), weight.contiguous()
-        shape = _shape(x, weight.shape[0])
-        size = (x.shape[0], weight.shape[0], *x.shape[2:])
-        y = torch.empty(size, memory_format=_NHWC)
-        _call("framed_forward", x.dtype, [x, weight, y], shape)
-        ctx.save_for_backward(x, weight)
-        return y
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, Tensor]:
-        x, weight = ctx.saved_tensors
-        dy = dy.contiguous(memory_format=_NHWC)
-        dx = torch.empty_like(x, memory_format=_NHWC) if ctx.needs_input_grad[0] else None
-        dweight = torch.empty_like(weight)
-        tensors = [x, weight, dy, dx, dweight]
-        _call("framed_backward", x.dtype, tensors, _shape(x, weight.shape[0]))
-        return dx, dweight
-
-
-class _Normalised(Function):
-    @staticmethod
-    def forward(
-        ctx: Any,
-        z: Tensor,
-        beside: Tensor | None,
-        weight: Tensor,
-        bias: Tensor,
-        eps: float,
-        relu: bool,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        z = z.contiguous(memory_format=_NHWC)
-        if beside is not None:
-            beside = beside.contiguous(memory_format=_NHWC)
-        shape = _shape(z, z.shape[1])
-        y, mean, variance = (torch.empty_like(t) for t in (z, weight, weight))
-        tensors = [z, beside, weight.contiguous(), bias.contiguous(), y, mean, variance]
-        _call("norm_forward", z.dtype, tensors, shape, ctypes.c_float(eps), ctypes.c_int(relu))
-        ctx.save_for_backward(z, y if relu else None, weight, mean, variance)
-        ctx.eps = eps
-        ctx.mark_non_differentiable(mean, variance)
-        ctx.set_materialize_grads(False)
-        return y, mean, variance
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, dy: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
-        z, y, weight, mean, variance = ctx.saved_tensors
-        dy = dy.contiguous(memory_format=_NHWC)
-        dz, dweight, dbias = torch.empty_like(z), torch.empty_like(weight), torch.empty_like(weight)
-        dbeside = torch.empty_like(z) if ctx.needs_input_grad[1] else None
-        tensors = [z, y, dy, weight.contiguous(), mean, variance, dz, dbeside, dweight, dbias]
-        shape = _shape(z, z.shape[1])
-        _call("norm_backward", z.dtype, tensors, shape, ctypes.c_float(ctx.eps))
-        return dz, dbeside, dweight, dbias, None, None
