@@ -130,6 +130,20 @@ def test_rsna(rsna):
     assert index(rsna / "stage_2_train_labels.csv", draw=False).digest == manifest.digest
 
 
+@pytest.mark.parametrize("target", ["-1", "", "0.5"])
+def test_a_target_of_rsnas_that_is_none(rsna, target):
+    table = rsna / "stage_2_train_labels.csv"
+    table.write_text(table.read_text().replace("film-c,,,,,0", f"film-c,,,,,{target}"))
+    with pytest.raises(UsageError, match=f"no such target: '{target}' in row 5"):
+        index(rsna, draw=False)
+
+
+def test_targets_of_rsnas_as_floats(rsna):
+    table = rsna / "stage_2_train_labels.csv"
+    table.write_text(table.read_text().replace(",1\n", ",1.0\n").replace(",0\n", ",0.0\n"))
+    assert index(rsna, draw=False).label.tolist() == [0, 1, 0]
+
+
 def test_openi(root, write):
     (root / "indiana_reports.csv").write_text(
         "uid,MeSH,Problems,image,indication,comparison,findings,impression\n"
@@ -193,6 +207,49 @@ def test_chestmnist(tmp_path):
     manifest = index(tmp_path / "chestmnist.npz", draw=False)
     assert (len(manifest), manifest.classes) == (20, ("no finding", "pneumonia"))
     assert len(index(tmp_path / "chestmnist.npz", task="pneumonia-vs-all", draw=False)) == 30
+
+
+def _archive(folder, labels, name="x.npz"):
+    images = np.zeros((30, 28, 28), np.uint8)
+    np.savez_compressed(folder / name, train_images=images, train_labels=labels)
+    return folder / name
+
+
+def test_minus_one_in_an_archive_is_unknown(tmp_path):
+    manifest = index(_archive(tmp_path, np.arange(30)[:, None] % 3 - 1), draw=False)
+    assert manifest.label.tolist().count(0) == manifest.label.tolist().count(1) == 10
+    assert "left out: 10 films, their label is -1 (unknown)." in manifest.remarks()
+    labels = np.zeros((30, 14))
+    labels[:10, 6] = 1
+    labels[10:15, 6] = -1
+    labels[15:20, 0] = -1
+    path = _archive(tmp_path, labels)
+    manifest = index(path, draw=False)  # against no finding, so the last five are not sure either
+    assert [n["films"] for n in manifest.notes["left_out"]] == [5, 5]
+    assert manifest.counts()[0][1:3] == (10, 10)
+    manifest = index(path, task="pneumonia-vs-all", draw=False)
+    assert manifest.counts()[0][1:3] == (15, 10)
+    assert manifest.extra["atelectasis"].count("") == 5
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (np.arange(30)[:, None] % 2 + 0.5, "not a label: 0.5 for film 0 in train_labels of"),
+        (np.where(np.arange(30) == 7, np.nan, 1), "not a label: nan for film 7"),
+        (np.full(30, np.inf), "not a label: inf"),
+        (np.arange(30) - 2, "not a label: -2"),
+        (np.full((30, 14), 2), "not a label: 2"),
+        (np.array([["a"]] * 30), "not a label: a"),
+        (np.array(3), "labels do not fit the films"),
+        (np.zeros((30, 0)), "labels of 0 columns"),
+        (np.zeros((30, 3)), "labels of 3 columns"),
+    ],
+)
+def test_labels_in_an_archive_that_are_none(tmp_path, labels, message):
+    with pytest.raises(UsageError, match=message) as caught:
+        index(_archive(tmp_path, labels), positive="1")
+    assert "\n" not in str(caught.value)
 
 
 def test_an_archive_that_is_none(tmp_path):
@@ -268,6 +325,20 @@ def test_dicom_in_class_folders_and_no_identifier_anywhere(dicom, tmp_path, caps
     told += [f.read_text() for f in cache_folder().rglob("*.json*")]
     for secret in ("Vesalius", "5551234", "15141231", "ACC-777", "20010203"):
         assert not any(secret in text for text in told), secret
+
+
+def test_what_a_table_by_uid_does_not_know_is_left_out(dicom, tmp_path):
+    rows = [
+        f"{read(dicom / path).header.instance},{('', '-1', '0', '1')[i % 4]}"
+        for i, path in enumerate(sorted(_labels(dicom)))
+    ]
+    (tmp_path / "t.csv").write_text("\n".join(["SOPInstanceUID,label", *rows]) + "\n")
+    manifest = index(tmp_path / "t.csv", images=[dicom / "films"], draw=False)
+    assert manifest.label.tolist().count(0) == manifest.label.tolist().count(1) == 10
+    assert [(note["films"], note["why"]) for note in manifest.notes["left_out"]] == [
+        (10, "the table has no label for them"),
+        (10, "their label is -1 (unknown)"),
+    ]
 
 
 def test_two_labels_for_one_uid(dicom, tmp_path):

@@ -67,6 +67,22 @@ def test_rows_without_a_film_or_a_label_are_left_out_and_counted(films, root):
     assert "films/99.png" in " ".join(manifest.remarks())
 
 
+def test_minus_one_is_unknown_and_no_negative_number_is_a_class(films, root):
+    rows = [f"films/{i}.png,{('0', '1', '-1', '-1.0')[i % 4]}" for i in range(20)]
+    manifest = index(table(root, "path,label", *rows), draw=False)
+    assert manifest.label.tolist().count(1) == manifest.label.tolist().count(0) == 5
+    assert "left out: 10 rows, their label is -1 (unknown)." in manifest.remarks()
+    manifest = index(table(root, "path,label", *rows), positive="1", draw=False)
+    assert len(manifest) == 10
+    with pytest.raises(Refused, match=r"no films: .*labels\.csv\. 20 rows left out, their label"):
+        index(table(root, "path,label", *(f"films/{i}.png,-1" for i in range(20))))
+    for label in ("-2", "- 0.5", "\u22122", "nan"):
+        path = table(root, "path,label", *rows[:-1], f"films/19.png,{label}")
+        for positive in (None, "1"):
+            with pytest.raises(UsageError, match=f"not a class: {label} .1 films"):
+                index(path, positive=positive)
+
+
 def test_gzip_and_byte_order_mark(films, root):
     text = "\ufeffpath,label\n" + "".join(f"films/{i}.png,{i % 2}\n" for i in range(20))
     (root / "labels.csv.gz").write_bytes(gzip.compress(text.encode()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -43,6 +44,8 @@ POSITIVE = {
     "true",
     "yes",
 }
+# Why a film is left out whose label ``is_unknown``.
+UNKNOWN = "their label is -1 (unknown)"
 # Words of a yes or a no, which name no class.
 _BARE = {"0", "0.0", "1", "1.0", "true", "false", "yes", "no", "positive", "negative"}
 
@@ -64,8 +67,13 @@ class Meaning:
 
 
 def plain(name: str) -> str:
-    """A class name as it is compared: lower case, words apart by one space."""
-    return " ".join(name.replace("_", " ").replace("-", " ").lower().split())
+    """A class name as it is compared: lower case, words apart by a space, its minus kept."""
+    return " ".join(re.sub(r"_|(?!^)-", " ", name.strip()).lower().split())
+
+
+def is_unknown(label: str) -> bool:
+    """Whether a label is -1, as CheXpert marks the uncertain and others the unknown."""
+    return _number(label) == -1
 
 
 def meaning(names: Sequence[str], positive: str | None, where: str) -> Meaning:
@@ -80,13 +88,20 @@ def meaning(names: Sequence[str], positive: str | None, where: str) -> Meaning:
     Raises
     ------
     UsageError
-        A name that is not known and no ``positive``, or a ``positive`` that is not there.
+        A negative number, a name that is not known and no ``positive``, or a ``positive`` that is
+        not there.
     Refused
         No labelled film, or only one class.
     """
     counted = Counter(name for name in names if name)
     if not counted:
         raise Refused(f"no labels: {where}. Name the classes by folders or in a table.")
+    no_class = [name for name in counted if not _number(name) >= 0]
+    if no_class:
+        raise UsageError(
+            f"not a class: {no_class[0]} ({counted[no_class[0]]} films) in {where}. "
+            "Name the class, or leave an unknown label empty."
+        )
     if positive is not None:
         yes = {name for name in counted if plain(name) == plain(positive)}
         if not yes:
@@ -116,6 +131,14 @@ def meaning(names: Sequence[str], positive: str | None, where: str) -> Meaning:
         (_named(no, f"no {task}"), _named(yes, task)),
         task,
     )
+
+
+def _number(name: str) -> float:
+    """The number that a name is, whatever its minus and spaces; 0 for a word."""
+    try:
+        return float("".join(name.replace("\u2212", "-").split()))
+    except ValueError:
+        return 0.0
 
 
 def _hint(name: str, counted: Counter[str]) -> str:

@@ -72,7 +72,11 @@ def index(
             dicom.know_patients(listing, progress)
     where = ", ".join(str(path) for path in paths)
     if not listing.file:
-        raise Refused(f"no films: {where}. {len(listing.stray)} other files are there.")
+        left = "".join(
+            f"{note['films']} {note['what']} left out, {note['why']}; "
+            for note in listing.notes.get("left_out", [])
+        )
+        raise Refused(f"no films: {where}. {left}{len(listing.stray)} other files are there.")
     listing.stray = [name for name in listing.stray if name != provenance.FILE]
     manifest = _labelled(listing, positive, task, where)
     manifest.notes.update(provenance.about(paths, chosen, listing.file))

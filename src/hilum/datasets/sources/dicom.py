@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hilum import machine, names
+from hilum.datasets.classes import UNKNOWN, is_unknown
 from hilum.datasets.sources.listing import Listing, Request, common_folder, part_named
 from hilum.datasets.sources.table import LABEL, PART, PATH, PATIENT, Table
 from hilum.errors import Refused, UnreadableFilm, UsageError
@@ -66,16 +67,19 @@ def read(request: Request) -> Listing:
     files = find_files(folders, passed=passed)
     listing.stray = [Path(file).name for file in passed]
     seen: set[str] = set()
-    unlabelled = broken = 0
+    unlabelled = unknown = broken = 0
     for file, known in headers(files, request.progress):
         if known is None:
             broken += 1
             continue
         uid = known.instance if by_film else known.study
+        seen.add(uid)
         if not labels.get(uid):
             unlabelled += 1
             continue
-        seen.add(uid)
+        if is_unknown(labels[uid]):
+            unknown += 1
+            continue
         patient = names.hashed(people[uid]) if people[uid] else known.patient
         part = part_named(parts[uid]) if parts[uid] else ""
         if part is None:
@@ -91,13 +95,14 @@ def read(request: Request) -> Listing:
             own=not patient,
         )
     missing = len(set(labels) - seen)
-    if not listing.file:
+    if not listing.file and missing:
         raise Refused(
             f"no film of {path.name} is there: {missing} rows have none. "
             "Say where the films are with --images."
         )
     listing.left_out(missing, "their film is not there", "rows")
     listing.left_out(unlabelled, "the table has no label for them")
+    listing.left_out(unknown, UNKNOWN)
     listing.left_out(broken, "no DICOM header can be read, so no label is known", "files")
     return listing
 

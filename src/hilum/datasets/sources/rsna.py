@@ -32,13 +32,15 @@ def read(request: Request) -> Listing:
     Raises
     ------
     UsageError
-        The task needs the table of classes, which is not there.
+        The task needs the table of classes, which is not there, or a target is not 0 or 1.
     Refused
         No film of the table is there.
     """
     path = _table(request.one)
     table = Table(path)
-    target = dict(zip(table.needed(_ID, "films"), table.needed(_TARGET, "targets"), strict=True))
+    targets = table.needed(_TARGET, "targets")
+    opaque = [_opaque(text, row, path) for row, text in enumerate(targets)]
+    target = dict(zip(table.needed(_ID, "films"), opaque, strict=True))
     classes = _classes(path)
     task = request.question(TASKS) if request.task or classes else "pneumonia-vs-all"
     if task == "pneumonia" and not classes:
@@ -57,8 +59,8 @@ def read(request: Request) -> Listing:
         if file is None:
             missing += 1
             continue
-        name = _OPACITY if hit == "1" else "no opacity"
-        if task == "pneumonia" and hit != "1":
+        name = _OPACITY if hit else "no opacity"
+        if task == "pneumonia" and not hit:
             name = _NORMAL if classes.get(film) == _NORMAL else ""
         if not name:
             others += 1
@@ -84,6 +86,12 @@ def _table(source: Path) -> Path:
     if not found:
         raise UsageError(f"no table stage_2_train_labels.csv: {source}. Name the table itself.")
     return found[0]
+
+
+def _opaque(text: str, row: int, path: Path) -> bool:
+    if text not in {"0", "1", "0.0", "1.0"}:
+        raise UsageError(f"no such target: {text!r} in row {row + 2} of {path}. Write 0 or 1.")
+    return text in {"1", "1.0"}
 
 
 def _classes(path: Path) -> dict[str, str]:

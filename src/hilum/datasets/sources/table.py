@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from hilum import names
+from hilum.datasets.classes import UNKNOWN, is_unknown
 from hilum.datasets.patients import known_patient
 from hilum.datasets.sources.listing import Listing, Request, common_folder, part_named
 from hilum.errors import Refused, UsageError
@@ -111,13 +112,16 @@ def read(request: Request) -> Listing:
     _refuse_twice(written, path)
     listing = Listing(path.parent)
     files = located(written, request.images or [path.parent], listing)
-    missing = unlabelled = 0
+    missing = unlabelled = unknown = 0
     for row, file in enumerate(files):
         if file is None:
             missing += 1
             continue
         if not labels[row]:
             unlabelled += 1
+            continue
+        if is_unknown(labels[row]):
+            unknown += 1
             continue
         patient = names.hashed(people[row]) if people[row] else known_patient(file)
         own = patient is None
@@ -137,6 +141,7 @@ def read(request: Request) -> Listing:
         )
     listing.left_out(missing, "their film is not there", "rows", _first(written, files))
     listing.left_out(unlabelled, "without a label", "rows")
+    listing.left_out(unknown, UNKNOWN, "rows")
     if own_patients:
         listing.notes["patient_ids"] = "keyed hashes of the table's"
     if listing.file:
