@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import shutil
+import zipfile
 
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ from hilum.datasets import archive, phantom
 from hilum.datasets.cache import Cache
 from hilum.datasets.index import index
 from hilum.datasets.manifest import Manifest
-from hilum.errors import Refused, UsageError
+from hilum.errors import Refused, UnreadableFilm, UsageError
 from hilum.films.preprocess import Preprocessing
 from hilum.films.read import read
 from hilum.names import hashed
@@ -64,6 +66,38 @@ def test_nih_official_lists(nih):
     manifest = index(nih, draw=False)
     for part, path in zip(manifest.part, manifest.path, strict=True):
         assert part == ("train" if int(path.split("/")[-1][:8]) < 12 else "test")
+
+
+@pytest.mark.parametrize("name", ["train_val_list", "test_list"])
+def test_a_list_of_nihs_that_is_broken(nih, name):
+    packed = gzip.compress(b"00000001_000.png\n" * 99)
+    for suffix, data in (
+        (".txt.gz", packed[:30]),
+        (".txt.gz", packed[:15] + b"\xff" * 9 + packed[24:]),
+        (".txt", b"\xff\xfe\x00abc"),
+    ):
+        (nih / f"{name}{suffix}").write_bytes(data)
+        with pytest.raises(UsageError, match=f"not a list of films: .*{name}{suffix} .*UTF-8"):
+            index(nih)
+
+
+def test_nih_patients_as_floats_or_no_numbers(nih):
+    table = nih / "Data_Entry_2017.csv"
+    lines = [line.split(",") for line in table.read_text().splitlines()]
+
+    def write_patients(form):
+        rows = [[*row[:3], form(row[3]), *row[4:]] for row in lines[1:]]
+        table.write_text("\n".join(",".join(row) for row in [lines[0], *rows]) + "\n")
+
+    whole = index(nih, draw=False).patient
+    write_patients(lambda number: f"{number}.0")
+    assert index(nih, draw=False).patient == whole
+    write_patients(lambda number: "")
+    assert index(nih, draw=False).patient == whole  # the names of the films tell them
+    for wrong in ("abc", "1.5", "-1", "nan"):
+        write_patients(lambda number, wrong=wrong: wrong)
+        with pytest.raises(UsageError, match=f"not a patient's number: '{wrong}' in row 2"):
+            index(nih)
 
 
 def test_nih_in_named_folders(nih):
@@ -252,7 +286,38 @@ def test_labels_in_an_archive_that_are_none(tmp_path, labels, message):
     assert "\n" not in str(caught.value)
 
 
+def _damaged(path, member):
+    """The archive with a few bytes in the middle of a member's data turned over."""
+    with zipfile.ZipFile(path) as archive:
+        info = archive.getinfo(member)
+    data = bytearray(path.read_bytes())
+    middle = info.header_offset + 30 + len(member) + info.compress_size // 2
+    data[middle : middle + 8] = bytes(255 - byte for byte in data[middle : middle + 8])
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_a_broken_archive_is_refused_or_its_films_are_unreadable(tmp_path, save):
+    images = np.random.default_rng(0).integers(0, 256, (30, 28, 28), np.uint8)
+    labels = np.arange(30) % 2
+    for number, member in enumerate(("train_labels", "train_images")):
+        path = tmp_path / f"{number}.npz"
+        save(path, train_images=images, train_labels=labels)
+        _damaged(path, f"{member}.npy")
+        if member == "train_labels":
+            with pytest.raises(UsageError, match="not an archive of films"):
+                index(path)
+            continue
+        manifest = index(path, draw=False)
+        with pytest.raises(UnreadableFilm, match="the archive is broken"):
+            for row in range(len(manifest)):
+                archive.source(manifest.root / f"1.npz#{row}")
+
+
 def test_an_archive_that_is_none(tmp_path):
+    np.savez(tmp_path / "o.npz", train_images=np.zeros((2, 9, 9), np.uint8), train_labels=[{}, 1])
+    with pytest.raises(UsageError, match=r"not an archive of films: .*Object arrays"):
+        index(tmp_path / "o.npz")
     (tmp_path / "x.npz").write_bytes(b"PK not really")
     with pytest.raises(UsageError, match="not an archive of films"):
         index(tmp_path / "x.npz")

@@ -113,6 +113,15 @@ def test_no_text(root):
         index(root / "labels.csv")
 
 
+def test_a_packed_table_that_is_broken(root):
+    packed = gzip.compress(b"path,label\n" + bytes(range(32, 127)) * 99)
+    for data in (packed[:60], packed[:30] + b"\xff" * 20 + packed[50:], b"path,label\n"):
+        (root / "labels.csv.gz").write_bytes(data)
+        with pytest.raises(UsageError, match=r"not a table: .*UTF-8") as caught:
+            index(root / "labels.csv.gz")
+        assert "\n" not in str(caught.value)
+
+
 def test_a_label_changed_in_the_table_changes_no_patient_and_no_part(films, root, monkeypatch):
     # Under some keys so few films leave a class out of a part, and another salt is drawn.
     monkeypatch.setattr("hilum.names._key", lambda folder: bytes(32))

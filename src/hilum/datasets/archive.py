@@ -8,9 +8,11 @@ one is unpacked forwards, so films in their order cost one pass and no memory.
 from __future__ import annotations
 
 import zipfile
+import zlib
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from tokenize import TokenError
 from typing import IO
 
 import numpy as np
@@ -19,6 +21,16 @@ from numpy.typing import NDArray
 from hilum.errors import UnreadableFilm
 
 MEMBERS = ("train_images", "val_images", "test_images", "images")
+# What zipfile and NumPy raise at an archive that is none, ends too early or is damaged.
+BROKEN = (
+    OSError,
+    EOFError,
+    ValueError,
+    RuntimeError,  # encrypted, or packed in a way that Python does not know
+    TokenError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 
 @dataclass
@@ -37,8 +49,11 @@ class Images:
     def film(self, row: int) -> NDArray[np.uint8]:
         """(height, width) grey values of one film."""
         size = self.dtype.itemsize * int(np.prod(self.shape[1:]))
-        self.stream.seek(self.offset + row * size)
-        data = self.stream.read(size)
+        try:
+            self.stream.seek(self.offset + row * size)
+            data = self.stream.read(size)
+        except BROKEN as error:
+            raise UnreadableFilm("corrupt", f"the archive is broken: {told(error)}") from error
         if len(data) < size:
             raise UnreadableFilm("truncated", "the archive ends within this film")
         film = np.frombuffer(data, self.dtype).reshape(self.shape[1:])
@@ -54,8 +69,13 @@ def images(path: Path | str) -> list[Images]:
             there = set(archive.namelist())
         # Each through a file of its own: Python 3.12.1 loses its place where members share one.
         return [_open(zipfile.ZipFile(path), name) for name in MEMBERS if f"{name}.npy" in there]
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise UnreadableFilm("not-a-film", f"the archive cannot be read: {error}") from error
+    except BROKEN as error:
+        raise UnreadableFilm("not-a-film", f"the archive cannot be read: {told(error)}") from error
+
+
+def told(error: BaseException) -> str:
+    """What an error of ``BROKEN`` says, in words also where it is empty."""
+    return str(error) or "it ends too early"
 
 
 def _open(archive: zipfile.ZipFile, name: str) -> Images:

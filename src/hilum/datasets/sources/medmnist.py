@@ -54,12 +54,16 @@ def read(request: Request) -> Listing:
     path = request.one
     try:
         members = archive.images(path)
-        labels = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, UnreadableFilm) as error:
-        raise UsageError(f"not an archive of films: {path} ({error}). Give a .npz.") from error
+        with np.load(path, allow_pickle=False) as arrays:
+            there = arrays.files
+            labels = {name: arrays[name] for name in there if name.endswith("labels")}
+    except (*archive.BROKEN, UnreadableFilm) as error:
+        raise UsageError(
+            f"not an archive of films: {path} ({archive.told(error)}). Give a .npz that is whole."
+        ) from error
     if not members:
         raise UsageError(
-            f"no films in this archive: {path} has {', '.join(labels.files)}, "
+            f"no films in this archive: {path} has {', '.join(there)}, "
             f"not {', '.join(archive.MEMBERS)}."
         )
     task = request.question(TASKS)
@@ -67,7 +71,7 @@ def read(request: Request) -> Listing:
     number = others = unknown = 0
     for member in members:
         name = member.name.replace("images", "labels")
-        values = labels[name] if name in labels.files else np.zeros((0, 1))
+        values = labels.get(name, np.zeros((0, 1)))
         for row in _whole(values, len(member), f"{name} of {path}"):
             film = f"{path}#{number}"
             number += 1

@@ -8,12 +8,11 @@ other is its complement.
 
 from __future__ import annotations
 
-import gzip
 from collections.abc import Callable
 from pathlib import Path
 
 from hilum.datasets.sources.listing import Listing, Request, common_folder
-from hilum.datasets.sources.table import Table, by_stem
+from hilum.datasets.sources.table import Table, by_stem, text_of
 from hilum.errors import Refused, UsageError
 
 TABLES = ("Data_Entry_2017*.csv", "Data_Entry_2017*.csv.gz")
@@ -57,7 +56,7 @@ def read(request: Request) -> Listing:
     Raises
     ------
     UsageError
-        The table, a task or a label that is not there or not known.
+        The table, a list, a task, a label or a patient's number that is not there or not known.
     Refused
         No film of the table is there.
     """
@@ -95,11 +94,10 @@ def read(request: Request) -> Listing:
         if not label:
             others += 1
             continue
-        patient = f"nih-{int(people[row] or stem.partition('_')[0]):08d}"
         listing.add(
             file,
             label,
-            patient,
+            _patient(people[row] or stem.partition("_")[0], row, path),
             parts(stem),
             {
                 "view": views[row],
@@ -139,6 +137,13 @@ def _label(there: set[str], finding: str, against_all: bool) -> str:
     return NOTHING if there == {NOTHING} else ""
 
 
+def _patient(text: str, row: int, path: Path) -> str:
+    number = text.removesuffix(".0")  # as a column of floats is written
+    if not (number.isascii() and number.isdigit()):
+        raise UsageError(f"not a patient's number: {text!r} in row {row + 2} of {path}. Mend it.")
+    return f"nih-{number.lstrip('0').zfill(8)}"
+
+
 def _official(folder: Path) -> Callable[[str], str]:
     """``part(stem)`` by the official lists beside the table; ``""`` where there is none."""
     train, test = _listed(folder, "train_val_list"), _listed(folder, "test_list")
@@ -156,8 +161,8 @@ def _official(folder: Path) -> Callable[[str], str]:
 def _listed(folder: Path, name: str) -> set[str] | None:
     for file in (folder / f"{name}.txt", folder / f"{name}.txt.gz"):
         if file.is_file():
-            data = gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()
-            return {line.strip().rpartition(".")[0] for line in data.decode().splitlines()} - {""}
+            lines = text_of(file, "list of films", "text").splitlines()
+            return {line.strip().rpartition(".")[0] for line in lines} - {""}
     return None
 
 

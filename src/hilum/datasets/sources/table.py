@@ -9,6 +9,7 @@ import csv
 import gzip
 import io
 import os
+import zlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -48,12 +49,7 @@ class Table:
 
     def __init__(self, path: Path, *, heads_only: bool = False) -> None:
         self.path = path
-        try:
-            with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:
-                data = stream.readline() if heads_only else stream.read()
-            text = data.decode("utf-8-sig")
-        except (OSError, EOFError, UnicodeDecodeError) as error:
-            raise UsageError(f"not a table: {path} ({error}). Give a CSV in UTF-8.") from error
+        text = text_of(path, "table", "CSV", first_line=heads_only)
         first = text[: text.find("\n")] if "\n" in text else text
         delimiter = max(",;\t", key=first.count)
         try:
@@ -86,6 +82,25 @@ class Table:
                 f"Call it one of {', '.join(names)}."
             )
         return self.column(names)
+
+
+def text_of(path: Path, what: str, form: str, *, first_line: bool = False) -> str:
+    """The text of a file, unpacked where it ends in ``.gz``.
+
+    Parameters
+    ----------
+    what, form : what is read, and what to give, for messages
+
+    Raises
+    ------
+    UsageError
+        The file cannot be read, ends too early, or is no UTF-8.
+    """
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:
+            return (stream.readline() if first_line else stream.read()).decode("utf-8-sig")
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+        raise UsageError(f"not a {what}: {path} ({error}). Give a {form} in UTF-8.") from error
 
 
 def read(request: Request) -> Listing:
