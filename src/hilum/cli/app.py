@@ -92,7 +92,9 @@ def run(arguments: list[str]) -> int:
         return 2
     except click.ClickException as error:
         return _say(error.format_message().strip() + _where(error), 2)
-    except (click.Abort, KeyboardInterrupt):
+    except (click.Abort, KeyboardInterrupt) as error:
+        if isinstance(error.__cause__, EOFError):  # click takes the end of any file for Ctrl-C
+            return _defect(error.__cause__)
         return _say("interrupted.", 130)
     except BrokenPipeError:
         sys.stderr.close()  # the reader (head, less) has gone; nothing is wrong
@@ -101,12 +103,7 @@ def run(arguments: list[str]) -> int:
         extra = missing_extra(error) if isinstance(error, ModuleNotFoundError) else None
         if extra is not None:
             return _say(str(extra), extra.exit_code)
-        traceback.print_exc()
-        return _say(
-            "this is a defect of hilum's. Please report it with the lines above and the output "
-            "of hilum doctor.",
-            1,
-        )
+        return _defect(error)
 
 
 def _where(error: click.ClickException) -> str:
@@ -114,6 +111,15 @@ def _where(error: click.ClickException) -> str:
     ctx: click.Context | None = getattr(error, "ctx", None)
     known = ctx is not None and ctx.info_name in COMMANDS
     return f" See hilum {ctx.info_name} --help." if ctx is not None and known else ""
+
+
+def _defect(error: BaseException) -> int:
+    traceback.print_exception(error)
+    return _say(
+        "this is a defect of hilum's. Please report it with the lines above and the output "
+        "of hilum doctor.",
+        1,
+    )
 
 
 def _say(text: str, code: int) -> int:
