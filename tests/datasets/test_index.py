@@ -158,6 +158,29 @@ def test_a_leak_stays_written_in_the_manifest(write, root, tmp_path):
     assert any("LEAK" in line for line in said)
 
 
+def test_a_leak_that_merging_and_drawing_mends_is_not_told(write, root):
+    torn = ["val/PNEUMONIA/person7_bacteria_99.jpeg", "val/PNEUMONIA/person9_bacteria_98.jpeg"]
+    write(*kermany(40, "train"), *kermany(10, "val"), *kermany(20, "test"), *torn)
+    with pytest.raises(LeakError):
+        index(root)
+    manifest = index(root, allow_leak=True)
+    assert manifest.notes["merged"]["films"] == 27
+    assert not {"leak", "leak_films"} & set(manifest.notes)
+    assert not any("LEAK" in line for line in manifest.remarks())
+    assert index(root, allow_leak=True, draw=False).notes["leak"] == 2
+
+
+def test_a_leak_that_is_mended_by_hand_is_not_told(write, root, tmp_path):
+    write(*kermany(40, "train"), *kermany(20, "test"), "test/PNEUMONIA/person7_bacteria_99.jpeg")
+    index(root, allow_leak=True, validation=0).write(tmp_path / "films.csv")
+    text = (tmp_path / "films.csv").read_text()
+    leaking = next(line for line in text.splitlines() if "person7_bacteria_99" in line)
+    mended = text.replace(leaking, leaking.replace(",test,", ",train,"))
+    (tmp_path / "films.csv").write_text(mended)
+    manifest = open_data(tmp_path / "films.csv")
+    assert not {"leak", "leak_films"} & set(manifest.notes)
+
+
 def test_a_leak_made_by_hand_is_refused_too(write, root, tmp_path):
     write(*kermany(40))
     index(root).write(tmp_path / "films.csv")

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 
 from hilum.cli.app import run
 from hilum.datasets.manifest import Manifest
+from hilum.datasets.split import leaks, note_leaks
 from hilum.errors import FolderTaken, Interrupted, Refused, UsageError
 from hilum.evaluation.scores import Scores
 from hilum.experiments import paper
@@ -156,6 +158,15 @@ def test_a_sample_takes_whole_patients_of_each_part_and_class(films: Manifest) -
     assert {row[0] for row in some.counts()} == {"train", "validation", "test"}
     assert all(min(row[1:3]) > 0 for row in some.counts())
     assert some.notes["sampled"]["of"] == len(films)
+
+
+def test_a_sample_counts_its_own_leaks(films: Manifest) -> None:
+    part = tuple(("train", "test")[row % 2] for row in range(len(films)))
+    torn = replace(films, part=part, notes={})
+    everything = len(note_leaks(torn))
+    some = sample(torn, 0.5)
+    assert some.notes.get("leak", 0) == len(leaks(some)) < everything
+    assert torn.notes["leak"] == everything
 
 
 def test_smaller_samples_lie_within_larger_ones(films: Manifest) -> None:

@@ -45,7 +45,7 @@ def index(
     kind : what they are, one of ``KINDS``; by default their content tells
     positive : the class that counts as positive, where its name is not a known one
     validation, test : shares of the patients to draw, where the source has no such part
-    allow_leak : go on with patients in two parts; counted in ``notes["leak"]``
+    allow_leak : go on with patients in two parts; ``notes["leak"]`` counts those that stay
     task : the question, where a kind offers several
     draw : False keeps to the parts that the source has
     images : folders of the films that a table names
@@ -228,17 +228,14 @@ def _parted(
         }
     parted = replace(manifest, part=tuple(part))
     assert set(parted.part) <= {*PARTS, ""}
+    split.note_leaks(parted)  # merged and drawn by patient, a part may leak no more
     return parted
 
 
 def _check_leaks(manifest: Manifest, allowed: bool) -> None:
-    """Refuse patients in two parts, or count them."""
-    torn = split.leaks(manifest)
-    if not torn:
-        return
-    if allowed:
-        manifest.notes["leak"] = len(torn)
-        manifest.notes["leak_films"] = sum(len(leak.rows) for leak in torn)
+    """Count patients in two parts, and refuse them if they are not allowed."""
+    torn = split.note_leaks(manifest)
+    if not torn or allowed:
         return
     named = []
     for leak in torn[:3]:

@@ -104,6 +104,17 @@ def _complete(
     return all((p, c) in have for p in wanted for c in classes)
 
 
+def note_leaks(manifest: Manifest) -> list[Leak]:
+    """The leaks, counted in the manifest's notes as they are now; no count where there is none."""
+    torn = leaks(manifest)
+    for key in ("leak", "leak_films"):
+        manifest.notes.pop(key, None)
+    if torn:
+        manifest.notes["leak"] = len(torn)
+        manifest.notes["leak_films"] = sum(len(leak.rows) for leak in torn)
+    return torn
+
+
 def leaks(manifest: Manifest) -> list[Leak]:
     """The patients in two parts or more, in the order of their first film."""
     first: dict[str, str] = {}

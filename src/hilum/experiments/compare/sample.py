@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from hilum.datasets.manifest import Manifest
+from hilum.datasets.split import note_leaks
 
 
 def sample(
@@ -44,7 +45,9 @@ def sample(
             taken += len(group[patient])
     made = manifest.select(keep)
     notes = {"films": len(made), "of": len(manifest), "parts": list(parts or ()), "seed": seed}
-    return replace(made, notes={**manifest.notes, "sampled": notes})
+    made = replace(made, notes={**manifest.notes, "sampled": notes})
+    note_leaks(made)
+    return made
 
 
 def of_films(manifest: Manifest, films: int | None, seed: int = 0) -> Manifest:
