@@ -94,7 +94,8 @@ def _whole(values: NDArray[Any], films: int, where: str) -> NDArray[Any]:
     """Labels as (films, columns): whole numbers from 0, -1 where unknown."""
     if values.shape[:1] != (films,):
         raise UsageError(
-            f"labels do not fit the films: {where} have shape {values.shape} for {films} films."
+            f"labels do not fit the films: {where} have shape {values.shape} for {films} films. "
+            "Give a row of labels for each film."
         )
     values = values.reshape(films, int(np.prod(values.shape[1:])))
     if values.shape[1] not in (1, len(FINDINGS)):
