@@ -360,6 +360,22 @@ def test_patient_orientation_turns_the_film(orientation: tuple[str, str]) -> Non
     assert (film.header.height, film.header.width) == CHEST.shape
 
 
+@pytest.mark.parametrize("stated", ["R/F", "R F", ["RIGHT", "FOOT"], ["RA", "FP"]])
+def test_other_spellings_of_an_orientation_turn_the_film_too(stated: object) -> None:
+    mirrored = np.ascontiguousarray(CHEST[:, ::-1])
+    film = read(dicoms.film(mirrored, PatientOrientation=stated))
+    np.testing.assert_array_equal(film.pixels, pixels(CHEST))
+    assert film.full.steps[-1] == "mirrored" and film.full.reasons == ()
+
+
+@pytest.mark.parametrize("stated", ["RF", "R", ["R", ""], ["PA", "F"], ["R?", "F"]])
+def test_an_orientation_that_cannot_be_read_is_noted(stated: object) -> None:
+    film = read(dicoms.film(CHEST, PatientOrientation=stated))
+    np.testing.assert_array_equal(film.pixels, pixels(CHEST))
+    (reason,) = film.full.reasons
+    assert reason.code == "orientation" and not reason.refers and film.refusals == ()
+
+
 def test_overlays_and_shutters_leave_the_film_alone() -> None:
     ds = dicoms.header(CHEST)
     ds.add_new(0x60000010, "US", CHEST.shape[0])

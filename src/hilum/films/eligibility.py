@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pydicom import uid
 from pydicom.dataset import Dataset
 
-from hilum.films.fields import codes, word, words
+from hilum.films.fields import AXES, codes, orientation, word, words
 from hilum.films.radiograph import Reason
 
 # PS3.3, C.7.3.1.1.1: projection radiographs of a detector or a plate; RF only as a still.
@@ -99,6 +99,8 @@ _LATERAL = re.compile(r"LAT|\bLL\b|\bRL\b|\b[LR]L[LR]\b|XTABLE|CROSS ?TABLE|SWIM
 _FRONTAL_VIEWS = ("AP", "PA", "FRONTAL")
 _FRONTAL = re.compile(r"\bAP\b|\bPA\b|FRONTAL|ANTERO|POSTERO|\bLORDOTIC\b|ERECT|SUPINE|PORTABLE")
 
+# Directions of a quadruped (PS3.3, C.7.6.1.1.1): left, right, dorsal, ventral, rostral, medial ...
+_QUADRUPED = re.compile(r"(LE|RT|CR|CD|PR|DI|PA|PL|[DVRML])+")
 _HUMAN = re.compile(r"HUMAN|HOMO SAPIENS|^PERSON$")
 _ANIMAL = re.compile(r"CANINE|FELINE|EQUINE|BOVINE|AVIAN|VETERIN|\b(DOG|CAT|HORSE|RABBIT|BIRD)\b")
 
@@ -238,22 +240,29 @@ def _another_view(ds: Dataset) -> Iterator[Reason]:
     if modality(ds) not in RADIOGRAPHS:
         return
     seen = view(ds)
-    across = (words(ds, "PatientOrientation") or [""])[0][:1]
-    if seen in ("LATERAL", "LL", "RL") or across in ("A", "P"):
+    # PS3.3, C.7.6.1.1.1: a frontal film, turned or not, runs left-right and head-foot.
+    directions = orientation(ds)
+    axes = [AXES[direction] for direction in directions if direction]
+    if seen in ("LATERAL", "LL", "RL") or ("depth" in axes and "side" not in axes):
         yield Reason("lateral", "it is a lateral view; a frontal one is needed")
     elif seen == "OBLIQUE":
         yield Reason("oblique", "it is an oblique view; a frontal one is needed")
     elif seen == "DECUBITUS":
         yield Reason("decubitus", "the patient lies on a side")
+    elif "depth" in axes or len(axes) != len(set(axes)):
+        yield Reason("not-frontal", "its patient orientation is not that of a frontal view")
 
 
 def _an_animal(ds: Dataset) -> Iterator[Reason]:
     # PS3.3, C.7.1.1 and C.7.6.1.1.1: QUADRUPED changes what the directions mean. Many a veterinary
     # device states none of this, and calls its technique "canine".
+    stated = words(ds, "PatientOrientation")
+    quadruped = len(stated) == 2 and all(map(_QUADRUPED.fullmatch, stated))
     species = [word(ds, "PatientSpeciesDescription")]
     species += [meaning for _, meaning in codes(ds, "PatientSpeciesCodeSequence")]
     if (
         word(ds, "AnatomicalOrientationType") == "QUADRUPED"
+        or (quadruped and not all(orientation(ds)))  # letters that no biped has
         or any(name and not _HUMAN.search(name) for name in species)
         or any(_ANIMAL.search(name) for name in _technique(ds))
     ):

@@ -11,6 +11,13 @@ from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 from pydicom.sequence import Sequence
 
+#: What writers put where they know nothing.
+UNSTATED = frozenset(("", "UNKNOWN", "UNSPECIFIED", "NONE", "NA", "N/A", "NULL", "-", "ANY"))
+
+#: The axis of the body along which each direction runs (PS3.3, C.7.6.1.1.1, bipeds).
+AXES = {"L": "side", "R": "side", "H": "height", "F": "height", "A": "depth", "P": "depth"}
+_IN_FULL = ("LEFT", "RIGHT", "HEAD", "FOOT", "FEET", "ANTERIOR", "POSTERIOR")
+
 
 def field(ds: Dataset, keyword: str) -> Any:
     """The value as pydicom has it; None where it is absent, empty or cannot be parsed."""
@@ -51,13 +58,14 @@ def word(ds: Dataset, keyword: str) -> str:
 
 
 def words(ds: Dataset, keyword: str) -> list[str]:
-    """All values like :func:`word`; a writer's forward slashes or spaces count as separators."""
+    """All values like :func:`word`; in a single one forward slashes and spaces separate."""
     value = field(ds, keyword)
     if value is None:
         return []
     if isinstance(value, MultiValue | list | tuple):
         return [str(one).strip(" \0").upper() for one in value]
-    return str(value).strip(" \0").upper().split()
+    text = str(value).strip(" \0").upper()
+    return [] if text in UNSTATED else re.findall(r"[^\s/]+", text)
 
 
 def codes(ds: Dataset, keyword: str, within: str = "") -> Iterator[tuple[str, str]]:
@@ -72,9 +80,19 @@ def codes(ds: Dataset, keyword: str, within: str = "") -> Iterator[tuple[str, st
 
 
 def orientation(ds: Dataset) -> tuple[str, str]:
-    """Patient Orientation (0020,0020): where rows and columns run; empty where unknown."""
-    stated = words(ds, "PatientOrientation")
-    return (stated[0], stated[1]) if len(stated) == 2 else ("", "")
+    """Patient Orientation (0020,0020): where rows and columns run, mainly; empty where unknown."""
+    stated = [*words(ds, "PatientOrientation"), "", ""]
+    return _main_direction(stated[0]), _main_direction(stated[1])
+
+
+def _main_direction(text: str) -> str:
+    """The first letter of a direction, which is the main one (PS3.3, C.7.6.1.1.1).
+
+    Up to three letters of a biped, no axis twice, or the word in full; empty for all else.
+    """
+    axes = [AXES.get(letter) for letter in text]
+    valid = None not in axes and len(set(axes)) == len(axes)
+    return text[:1] if valid or text in _IN_FULL else ""
 
 
 def age_in_years(ds: Dataset) -> float | None:

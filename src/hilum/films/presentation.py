@@ -21,10 +21,16 @@ from pydicom.pixels.processing import apply_color_lut
 
 from hilum.errors import UnreadableFilm
 from hilum.films import codecs, eligibility, grayscale
-from hilum.films.fields import field, number, orientation, whole, word
+from hilum.films.fields import field, number, orientation, whole, word, words
 from hilum.films.radiograph import Pixels, Reason
 
 _MIDDLE = (0.005, 0.995)  # shares of the pixels between which a film without a window is shown
+
+_UNKNOWN_ORIENTATION = Reason(
+    "orientation",
+    "its patient orientation cannot be read; the film was left as it is stored",
+    refers=False,
+)
 
 
 def present(ds: Dataset, syntax: uid.UID, least: int) -> Pixels:
@@ -52,10 +58,13 @@ def present(ds: Dataset, syntax: uid.UID, least: int) -> Pixels:
         factor = round((whole(ds, "Columns") or 1) / max(1, values.shape[1]))
         if factor > 1:
             steps.insert(0, f"decoded at 1/{factor}")
-        turned, turning = grayscale.orient(grey, *orientation(ds))
+        directions = orientation(ds)
+        turned, turning = grayscale.orient(grey, *directions)
         if turning:
             turned = np.ascontiguousarray(turned)
             steps.append(turning)
+        if not all(directions) and any(words(ds, "PatientOrientation")):
+            reasons.append(_UNKNOWN_ORIENTATION)
     return grayscale.finish(turned, steps, reasons)
 
 
