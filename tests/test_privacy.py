@@ -38,11 +38,15 @@ PLANTED = {
     "SeriesInstanceUID": "1.2.826.0.1.3680043.77777002",
     "SOPInstanceUID": "1.2.826.0.1.3680043.77777003",
     "DeviceSerialNumber": "SN-31415926",
+    "VOILUTFunction": "DOE^JANE",
+    "AcquisitionDeviceProcessingDescription": "DOE^JANE",
+    "DerivationDescription": "DOE^JANE",
 }
 #: What must be found nowhere, whatever the case; no digits that a rate may have (14 of 33 ...).
 SECRETS = (
     *("vesalius", "5551234", "15141231", "8889123", "brusselstraat", "777123", "st-q4242q"),
     *("2001020", "131415", "segreto", "falloppio", "eustachi", "7777700", "31415926"),
+    "doe^jane",
 )
 
 
@@ -62,6 +66,8 @@ def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
             setattr(film, keyword, value + own)
         if number == 1:
             film.ViewPosition, film.PatientOrientation = "LL", ["A", "F"]
+            film.BodyPartExamined = film.PresentationLUTShape = "DOE^JANE"
+            film.ImageType = ["ORIGINAL", "PRIMARY", "DOE^JANE"]
         film.save_as(root / row["path"])
         if number == 2:
             whole = (root / row["path"]).read_bytes()
@@ -105,6 +111,7 @@ def test_what_headers_say_of_people_is_in_no_output(
         told += shown.out + shown.err
         (out / f"{number}.log").write_text(shown.out + shown.err)
     assert "lateral" in told and "could not be read" in told  # the odd films were met
+    assert "its function unknown" in told
     files = [path for path in out.rglob("*") if path.is_file()]
     names = {path.name for path in files}
     assert {"films.json", "again.csv", "index.bin", "reasons.jsonl", "audit.json", "facts.csv",

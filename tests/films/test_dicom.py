@@ -212,6 +212,13 @@ def test_other_window_functions(function: str) -> None:
     assert film.full.steps == (f"window 2000/1500 {function}",)
 
 
+def test_an_unknown_window_function_is_linear_and_not_quoted() -> None:
+    window = {"WindowCenter": "2000", "WindowWidth": "1500"}
+    film = read(dicoms.film(CHEST, VOILUTFunction="DOE^JANE", **window))
+    np.testing.assert_array_equal(film.pixels, pixels(CHEST, **window))
+    assert film.full.steps == ("window 2000/1500, its function unknown, LINEAR applied",)
+
+
 def test_the_first_of_several_windows() -> None:
     several = pixels(CHEST, WindowCenter=["1500", "9"], WindowWidth=["1000", "9"])
     np.testing.assert_array_equal(several, pixels(CHEST, WindowCenter="1500", WindowWidth="1000"))
@@ -523,6 +530,11 @@ def test_no_identifier_leaves_the_header(caplog: pytest.LogCaptureFixture) -> No
         "PatientAge": "SECR",
         "SeriesDescription": "Geheim lateral",
         "ImageComments": "Geheim",
+        "VOILUTFunction": "SECRET_FUNCTION",
+        "BodyPartExamined": "GEHEIM",
+        "PatientOrientation": "SECRET",
+        "WindowCenter": "2000",
+        "WindowWidth": "3000",
     }
     caplog.set_level(1)
     shown = []
@@ -531,7 +543,10 @@ def test_no_identifier_leaves_the_header(caplog: pytest.LogCaptureFixture) -> No
         for keyword, value in secrets.items():
             ds.add_new(keyword, pydicom.datadict.dictionary_VR(keyword), value)
         whole = dicoms.file(ds)
-    for data in (whole, whole[:-500], whole[:-500] + bytes(500)):
+        ds.Modality = ds.PhotometricInterpretation = ds.PresentationLUTShape = "SECRET"
+        unknown = dicoms.file(ds)
+    syntax = whole.replace(b"1.2.840.10008.1.2.1\0", b"1.2.840.10008.SECRET")
+    for data in (whole, whole[:-500], whole[:-500] + bytes(500), unknown, syntax):
         try:
             film = read(data)
             shown += [repr(film), repr(film.header), repr(film.full), str(film.refusals)]

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from pydicom.dataset import Dataset
 
 import hilum
 from hilum.bundle import Bundle
@@ -122,6 +123,17 @@ def test_what_the_header_refuses_is_referred_with_or_without_pixels(
     assert (lateral.decision, empty.decision) == ("refer", "refer")
     assert {"lateral", "animal"} <= {reason.code for reason in lateral.reasons}
     assert {reason.code for reason in empty.reasons} == {"no-pixels"}
+
+
+def test_what_a_header_writes_for_a_modality_is_not_quoted(bundle: Bundle) -> None:
+    ds = Dataset()
+    ds.Modality, ds.Rows, ds.Columns = "DOE^JANE", 1, 1
+    header = io.BytesIO()
+    ds.save_as(header, implicit_vr=False, little_endian=True)
+    model = Model(replace(bundle, intended_use={"modalities": ["DX"]}), threads=1)
+    (answer,) = model.predict([header.getvalue()], workers=0)
+    assert [reason.code for reason in answer.reasons][-1] == "modality"
+    assert "DOE" not in str(answer.reasons)
 
 
 @pytest.mark.parametrize(

@@ -136,6 +136,13 @@ def _complete(ds: Dataset) -> None:
         ds.PlanarConfiguration = 0
 
 
+# PS3.3, C.7.6.3.1.2, with what older editions had.
+_PHOTOMETRIC = (
+    *("MONOCHROME1", "MONOCHROME2", "PALETTE COLOR", "RGB", "HSV", "ARGB", "CMYK", "XYB"),
+    *("YBR_FULL", "YBR_FULL_422", "YBR_PARTIAL_422", "YBR_PARTIAL_420", "YBR_ICT", "YBR_RCT"),
+)
+
+
 def _header(ds: Dataset, syntax: uid.UID) -> Header:
     def text(keyword: str) -> str | None:
         value = first(ds, keyword)
@@ -146,11 +153,12 @@ def _header(ds: Dataset, syntax: uid.UID) -> Header:
     if rows[:1] in ("H", "F") and columns[:1] in ("L", "R"):
         width, height = height, width
     sex = word(ds, "PatientSex")
+    colour = word(ds, "PhotometricInterpretation")
     return Header(
         width=width,
         height=height,
         bits=whole(ds, "BitsStored") or 8,
-        colour=word(ds, "PhotometricInterpretation"),
+        colour=colour if not colour or colour in _PHOTOMETRIC else "unknown",
         modality=eligibility.modality(ds),
         view=eligibility.view(ds),
         body_part=word(ds, "BodyPartExamined") or None,
@@ -160,7 +168,7 @@ def _header(ds: Dataset, syntax: uid.UID) -> Header:
         study=text("StudyInstanceUID"),
         series=text("SeriesInstanceUID"),
         instance=text("SOPInstanceUID"),
-        compression=syntax.name if not syntax.is_private else "private",
+        compression="private" if syntax.is_private else syntax.name if syntax.type else "unknown",
     )
 
 

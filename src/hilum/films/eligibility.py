@@ -111,9 +111,11 @@ def refusals(ds: Dataset) -> tuple[Reason, ...]:
 
 
 def modality(ds: Dataset) -> str | None:
-    """Modality (0008,0060); where it is empty, what the SOP class says."""
+    """Modality (0008,0060), ``unknown`` if not of a list; where it is empty, by the SOP class."""
     stated = word(ds, "Modality")
-    return stated or _RADIOGRAPH_CLASSES.get(ds.get("SOPClassUID", ""))
+    if not stated:
+        return _RADIOGRAPH_CLASSES.get(ds.get("SOPClassUID", ""))
+    return stated if stated in (*RADIOGRAPHS, *_MODALITIES, "OT", "SC") else "unknown"
 
 
 def view(ds: Dataset) -> str | None:

@@ -24,6 +24,7 @@ from hilum.films import codecs, eligibility, grayscale
 from hilum.films.fields import field, number, orientation, whole, word, words
 from hilum.films.radiograph import Pixels, Reason
 
+_FUNCTIONS = ("LINEAR", "LINEAR_EXACT", "SIGMOID")  # PS3.3, C.11.2.1.2 and C.11.2.1.3
 _MIDDLE = (0.005, 0.995)  # shares of the pixels between which a film without a window is shown
 
 _UNKNOWN_ORIENTATION = Reason(
@@ -171,13 +172,18 @@ def _of_interest(
     reason = None
     table = _table(ds, "VOILUTSequence")
     centre, width = number(ds, "WindowCenter"), number(ds, "WindowWidth")
-    function = word(ds, "VOILUTFunction") or "LINEAR"
+    stated = word(ds, "VOILUTFunction") or "LINEAR"
+    function = stated if stated in _FUNCTIONS else "LINEAR"
     grey = None
     if table:
         grey, step = table(real) / table.top, "VOI table"
     elif centre is not None and width is not None and _window_is_valid(width, function):
         grey = grayscale.window(real, centre, width, function)
-        step = f"window {centre:g}/{width:g}" + ("" if function == "LINEAR" else f" {function}")
+        step = f"window {centre:g}/{width:g}"
+        if stated != function:  # free text, so not quoted
+            step += ", its function unknown, LINEAR applied"
+        elif function != "LINEAR":
+            step += f" {function}"
     elif eligibility.modality(ds) == "DX" or bits <= 8:
         return grayscale.between(real, bounds[0], bounds[1]), "whole range", None
     if grey is not None:

@@ -35,7 +35,8 @@ class Header:
     width, height : pixels as shown (after any orientation); 0 where there are no pixels
     bits : stored bits a sample
     colour : Pillow's mode or DICOM's Photometric Interpretation
-    modality, view, body_part : as DICOM names them (``CR``, ``PA``, ``CHEST``)
+    modality, view : as DICOM names them (``CR``, ``PA``)
+    body_part : Body Part Examined as it is written, so free text, and not shown
     age : years; sex : ``M``, ``F`` or ``O``
     patient, study, series, instance : identifiers; never shown or written as they are
     compression : name of the codec or the transfer syntax
@@ -47,7 +48,7 @@ class Header:
     colour: str = "L"
     modality: str | None = None
     view: str | None = None
-    body_part: str | None = None
+    body_part: str | None = field(default=None, repr=False)
     age: float | None = None
     sex: str | None = None
     patient: str | None = field(default=None, repr=False)
