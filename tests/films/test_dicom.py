@@ -189,7 +189,45 @@ def test_what_writers_forget_is_filled_in() -> None:
     for keyword in ("SamplesPerPixel", "PhotometricInterpretation", "HighBit"):
         delattr(ds, keyword)
     del ds.PixelRepresentation
-    np.testing.assert_allclose(read(dicoms.file(ds)).pixels, CHEST * (255 / TOP), rtol=1e-5)
+    film = read(dicoms.file(ds))
+    np.testing.assert_allclose(film.pixels, CHEST * (255 / TOP), rtol=1e-5)
+    assert film.full.steps == ("MONOCHROME2 assumed", "whole range")
+
+
+@pytest.mark.parametrize("allocated", [16, None])
+def test_the_high_bit_tells_the_stored_bits_where_they_are_missing(allocated: int | None) -> None:
+    """PS3.5, 8.1.1: one more than the high bit; it was taken for 16 bits and came out black."""
+    ds = dicoms.header(CHEST, BitsStored=12)
+    ds.BitsStored, ds.BitsAllocated = None, allocated
+    film = read(dicoms.file(ds))
+    np.testing.assert_allclose(film.pixels, CHEST * (255 / TOP), rtol=1e-5)
+    assert film.header.bits == 12
+    assert film.full.steps == ("12 bits by its high bit", "whole range")
+
+
+@pytest.mark.parametrize("high", [None, 20])
+def test_without_a_high_bit_all_allocated_bits_are_taken(high: int | None) -> None:
+    values = dicoms.chest(bits=16)
+    ds = dicoms.header(values)
+    ds.BitsStored, ds.HighBit = None, high
+    film = read(dicoms.file(ds))
+    np.testing.assert_allclose(film.pixels, values * (255 / 65535), rtol=1e-5)
+    assert film.full.steps == ("16 bits assumed", "whole range")
+
+
+@pytest.mark.parametrize(("shape", "inverted"), [("INVERSE", True), ("IDENTITY", False)])
+def test_a_missing_photometric_interpretation_follows_the_presentation_shape(
+    shape: str, inverted: bool
+) -> None:
+    ds = dicoms.header(CHEST, PresentationLUTShape=shape)
+    del ds.PhotometricInterpretation
+    film = read(dicoms.file(ds))
+    expected = TOP - CHEST if inverted else CHEST
+    np.testing.assert_allclose(film.pixels, expected * (255 / TOP), atol=1e-3)
+    photometric = "MONOCHROME1" if inverted else "MONOCHROME2"
+    assert film.full.steps[0] == f"{photometric} by its presentation shape"
+    assert ("inverted" in film.full.steps) == inverted
+    assert film.full.reasons == () and film.header.colour == photometric
 
 
 def test_a_slope_below_zero_turns_and_the_range_follows() -> None:

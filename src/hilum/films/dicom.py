@@ -34,9 +34,9 @@ def open_dicom(data: bytes, name: str) -> Radiograph:
         syntax = _syntax(ds)
         if any(reason.code == "no-pixels" for reason in refused):
             return Radiograph(name, data, "dicom", _header(ds, syntax), refused, _no_pixels)
-        _complete(ds)
+        filled = _complete(ds)
         return Radiograph(
-            name, data, "dicom", _header(ds, syntax), refused, partial(present, ds, syntax)
+            name, data, "dicom", _header(ds, syntax), refused, partial(present, ds, syntax, filled)
         )
 
 
@@ -111,8 +111,14 @@ def _syntax(ds: Dataset) -> uid.UID:
     return uid.ExplicitVRLittleEndian if little else uid.ExplicitVRBigEndian
 
 
-def _complete(ds: Dataset) -> None:
-    """State what decoders ask for and writers forget; check the size before any decoding."""
+def _complete(ds: Dataset) -> tuple[str, ...]:
+    """State what decoders ask for and writers forget; check the size before any decoding.
+
+    Returns
+    -------
+    filled : what was taken for a missing value that changes pixels, in words
+    """
+    filled = []
     rows, columns = whole(ds, "Rows"), whole(ds, "Columns")
     if rows is None or columns is None:
         raise UnreadableFilm("corrupt", "its header does not state rows and columns")
@@ -121,19 +127,39 @@ def _complete(ds: Dataset) -> None:
     ds.SamplesPerPixel = samples
     ds.NumberOfFrames = max(1, whole(ds, "NumberOfFrames") or 1)
     if not word(ds, "PhotometricInterpretation"):
-        ds.PhotometricInterpretation = "MONOCHROME2" if samples == 1 else "RGB"
+        ds.PhotometricInterpretation, step = _photometric(ds, samples)
+        filled.append(step)
     if "PixelData" not in ds:
-        return
-    allocated = whole(ds, "BitsAllocated") or (8 if (whole(ds, "BitsStored") or 8) <= 8 else 16)
-    bits = whole(ds, "BitsStored") or allocated
+        return tuple(filled)
+    stated, high = whole(ds, "BitsStored"), whole(ds, "HighBit")
+    # PS3.5, 8.1.1: the high bit is one less than the bits stored.
+    told = stated or (high + 1 if high is not None and high > 0 else None)
+    allocated = whole(ds, "BitsAllocated") or (8 if (told or 8) <= 8 else 16)
+    bits = stated or (told if told and told <= allocated else allocated)
     if not (0 < bits <= allocated and allocated in (1, 8, 16, 32, 64)):
         raise UnreadableFilm("corrupt", "its header states impossible bits")
+    if not stated:
+        filled.append(f"{bits} bits by its high bit" if bits == told else f"{bits} bits assumed")
     ds.BitsAllocated, ds.BitsStored = allocated, bits
-    high = whole(ds, "HighBit")
     ds.HighBit = high if high is not None and bits - 1 <= high < allocated else bits - 1
     ds.PixelRepresentation = 1 if whole(ds, "PixelRepresentation") == 1 else 0
     if samples > 1 and whole(ds, "PlanarConfiguration") is None:
         ds.PlanarConfiguration = 0
+    return tuple(filled)
+
+
+def _photometric(ds: Dataset, samples: int) -> tuple[str, str]:
+    """A missing Photometric Interpretation, and where it was taken from, in words.
+
+    PS3.3, C.8.11.3 and C.11.6.1.2: Presentation LUT Shape INVERSE goes with MONOCHROME1 alone,
+    IDENTITY with MONOCHROME2.
+    """
+    shape = word(ds, "PresentationLUTShape")
+    if samples == 1 and shape in ("IDENTITY", "INVERSE"):
+        found = "MONOCHROME1" if shape == "INVERSE" else "MONOCHROME2"
+        return found, f"{found} by its presentation shape"
+    found = "MONOCHROME2" if samples == 1 else "RGB"
+    return found, f"{found} assumed"
 
 
 # PS3.3, C.7.6.3.1.2, with what older editions had.

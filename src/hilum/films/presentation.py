@@ -34,8 +34,10 @@ _UNKNOWN_ORIENTATION = Reason(
 )
 
 
-def present(ds: Dataset, syntax: uid.UID, least: int) -> Pixels:
+def present(ds: Dataset, syntax: uid.UID, filled: tuple[str, ...], least: int) -> Pixels:
     """Decode and show a film, as far as possible at ``least`` pixels a side or a little more.
+
+    ``filled``: what was taken for values that its header does not state; its first steps.
 
     Raises
     ------
@@ -59,6 +61,7 @@ def present(ds: Dataset, syntax: uid.UID, least: int) -> Pixels:
         factor = round((whole(ds, "Columns") or 1) / max(1, values.shape[1]))
         if factor > 1:
             steps.insert(0, f"decoded at 1/{factor}")
+        steps = [*filled, *steps]
         directions = orientation(ds)
         turned, turning = grayscale.orient(grey, *directions)
         if turning:
@@ -126,7 +129,7 @@ def _film(
         grey = 1 - grey
         steps.append("inverted")
     if (photometric, shape) in (("MONOCHROME1", "IDENTITY"), ("MONOCHROME2", "INVERSE")):
-        # PS3.3, C.8.11.3.1.2 and C.11.6.1.2: INVERSE goes with MONOCHROME1 and only with it.
+        # PS3.3, C.8.11.3 and C.11.6.1.2: INVERSE goes with MONOCHROME1 and only with it.
         reasons.append(
             Reason(
                 "polarity",
