@@ -272,6 +272,31 @@ def test_a_voi_table_is_applied_and_wins_over_a_window() -> None:
     assert film.full.steps == ("VOI table",)
 
 
+@pytest.mark.parametrize(("sop", "bits"), [(CR, 12), (CR, 10), (DX, 14)])
+def test_a_table_of_fewer_bits_than_it_states_is_not_black(sop: str, bits: int) -> None:
+    curve = CURVE >> (16 - bits)
+    film = read(dicoms.film(CHEST, sop, VOILUTSequence=dicoms.table(0, curve, 16)))
+    np.testing.assert_allclose(film.pixels, curve[CHEST] * (255 / ((1 << bits) - 1)), atol=1e-3)
+    assert film.full.steps == (f"VOI table of {bits} bits, 16 stated",)
+    film = read(dicoms.film(CHEST, DX, ModalityLUTSequence=dicoms.table(0, curve, 16)))
+    np.testing.assert_allclose(film.pixels, curve[CHEST] * (255 / ((1 << bits) - 1)), atol=1e-3)
+    assert film.full.steps == (f"modality table of {bits} bits, 16 stated", "whole range")
+
+
+@pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
+def test_a_picture_of_a_part_of_the_grey_scale_is_noted(photometric: str) -> None:
+    def codes(**elements: object) -> list[str]:
+        film = read(dicoms.film(CHEST, PhotometricInterpretation=photometric, **elements))
+        assert not any(reason.refers for reason in film.full.reasons)
+        return [reason.code for reason in film.full.reasons]
+
+    assert codes() == []
+    assert codes(BitsStored=16) == ["narrow"]  # 12 bits of 16: a sixteenth
+    assert codes(VOILUTSequence=dicoms.table(0, CURVE >> 6, 12)) == ["narrow"]
+    assert codes(WindowCenter="8192", WindowWidth="16384") == ["narrow"]
+    assert codes(WindowCenter="4096", WindowWidth="8192") == []
+
+
 def test_a_broken_voi_table_gives_way_to_the_window() -> None:
     item = Dataset()
     item.LUTExplanation = "a descriptor without data"

@@ -109,6 +109,29 @@ def test_padding_is_a_value_or_a_range(
     assert levels[grayscale.padded(levels, value, limit, wrap)].tolist() == expected
 
 
+@pytest.mark.parametrize(
+    ("most", "stated", "depth"),
+    [
+        (4095, 16, 12),  # Agfa
+        (1023, 16, 10),  # Fuji
+        (16383, 16, 14),  # GE
+        (255, 16, 8),
+        (3000, 16, 12),
+        (16384, 16, 16),
+        (65535, 16, 16),
+        (1023, 12, 12),  # who states 12 means 12
+        (4095, 12, 12),
+        (100, 8, 8),
+    ],
+)
+def test_a_table_that_states_16_bits_has_those_that_its_entries_use(
+    most: int, stated: int, depth: int
+) -> None:
+    table = grayscale.Table(0, np.array([0, most]), stated)
+    assert (table.depth, table.top) == (depth, (1 << depth) - 1)
+    assert table.remark == ("" if depth == stated else f" of {depth} bits, {stated} stated")
+
+
 def test_a_table_holds_its_ends() -> None:
     table = grayscale.Table(10, np.array([7, 50, 255]), 8)
     assert table(np.array([-5, 10, 11, 12, 99])).tolist() == [7, 7, 50, 255, 255]

@@ -13,6 +13,7 @@ from hilum.errors import UnreadableFilm
 from hilum.films.radiograph import Pixels, Reason
 
 _DEPTHS = (8, 10, 12, 14, 16)
+_MIDDLE = (0.005, 0.995)  # shares of the pixels between which the middle 99 % lie
 
 
 def over_depth(values: NDArray[Any]) -> tuple[NDArray[Any], str]:
@@ -133,7 +134,7 @@ class Table:
     ----------
     first : the value that maps to the first entry; lower ones do too, higher ones to the last
     data : the entries
-    bits : depth of an entry
+    bits : depth of an entry, as it is stated
     """
 
     first: int
@@ -145,9 +146,25 @@ class Table:
         return self.data[places].astype(np.float64)
 
     @property
+    def depth(self) -> int:
+        """Bits of an entry: of 16 stated ones the fewest of a usual depth that hold the largest.
+
+        A table in an image states 8 or 16 bits unless its module says otherwise (C.11.2.1.1), and
+        makers write 16 over entries of 10, 12 or 14 (D. Clunie in comp.protocols.dicom, 6 February
+        2005; dcm4che/dcm4che#413; Enet4/dicom-rs#825). By the letter such a film is nearly black.
+        """
+        most = int(self.data.max())
+        return next((d for d in _DEPTHS if most < 1 << d), 16) if self.bits == 16 else self.bits
+
+    @property
     def top(self) -> float:
         """The largest output that an entry can state."""
-        return float(max((1 << self.bits) - 1, int(self.data.max())))
+        return float(max((1 << self.depth) - 1, int(self.data.max())))
+
+    @property
+    def remark(self) -> str:
+        """Behind the table's name in a step; empty where its entries use the bits it states."""
+        return "" if self.depth == self.bits else f" of {self.depth} bits, {self.bits} stated"
 
 
 def rescale(values: NDArray[Any], slope: float, intercept: float) -> NDArray[np.float64]:
@@ -184,6 +201,12 @@ def percentiles(values: NDArray[Any], counts: NDArray[Any], shares: Sequence[flo
     total = np.cumsum(counts[order])
     places = np.searchsorted(total, np.asarray(shares) * total[-1], side="left")
     return [float(values[order[min(place, len(order) - 1)]]) for place in places]
+
+
+def middle(values: NDArray[Any], counts: NDArray[Any]) -> tuple[float, float]:
+    """The values between which the middle 99 % of the pixels lie."""
+    low, high = percentiles(values, counts, _MIDDLE)
+    return low, high
 
 
 def shows_nothing(grey: NDArray[Any], counts: NDArray[Any]) -> float | None:

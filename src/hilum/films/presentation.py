@@ -25,7 +25,7 @@ from hilum.films.fields import field, number, orientation, whole, word, words
 from hilum.films.radiograph import Pixels, Reason
 
 _FUNCTIONS = ("LINEAR", "LINEAR_EXACT", "SIGMOID")  # PS3.3, C.11.2.1.2 and C.11.2.1.3
-_MIDDLE = (0.005, 0.995)  # shares of the pixels between which a film without a window is shown
+_NARROW = 0.25  # share of the grey scale, under which the middle 99 % of the pixels are noted
 
 _UNKNOWN_ORIENTATION = Reason(
     "orientation",
@@ -123,6 +123,15 @@ def _film(
     steps.append(step)
     if reason:
         reasons.append(reason)
+    low, high = grayscale.middle(grey[shown > 0], shown[shown > 0])
+    if high - low < _NARROW:
+        reasons.append(
+            Reason(
+                "narrow",
+                f"the middle 99 % of its pixels use {high - low:.0%} of the grey scale",
+                refers=False,
+            )
+        )
 
     photometric, shape = word(ds, "PhotometricInterpretation"), word(ds, "PresentationLUTShape")
     if photometric == "MONOCHROME1":  # PS3.3, C.7.6.3.1.2: the lowest value is white
@@ -152,7 +161,7 @@ def _modality(
         return levels, bounds, None
     table = _table(ds, "ModalityLUTSequence")
     if table:
-        return table(levels), np.array([0.0, table.top]), "modality table"
+        return table(levels), np.array([0.0, table.top]), f"modality table{table.remark}"
     slope, intercept = number(ds, "RescaleSlope"), number(ds, "RescaleIntercept")
     slope = slope if slope else 1.0  # absent, empty, None or zero
     intercept = intercept or 0.0
@@ -179,7 +188,7 @@ def _of_interest(
     function = stated if stated in _FUNCTIONS else "LINEAR"
     grey = None
     if table:
-        grey, step = table(real) / table.top, "VOI table"
+        grey, step = table(real) / table.top, f"VOI table{table.remark}"
     elif centre is not None and width is not None and _window_is_valid(width, function):
         grey = grayscale.window(real, centre, width, function)
         step = f"window {centre:g}/{width:g}"
@@ -200,7 +209,7 @@ def _of_interest(
             refers=False,
         )
     occupied = counts > 0
-    low, high = grayscale.percentiles(real[occupied], counts[occupied], _MIDDLE)
+    low, high = grayscale.middle(real[occupied], counts[occupied])
     if high <= low:
         low, high = float(real[occupied].min()), float(real[occupied].max())
     if high <= low:
