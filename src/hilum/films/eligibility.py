@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pydicom import uid
 from pydicom.dataset import Dataset
 
-from hilum.films.fields import AXES, codes, orientation, word, words
+from hilum.films.fields import AXES, UNSTATED, Code, codes, orientation, word, words
 from hilum.films.radiograph import Reason
 
 # PS3.3, C.7.3.1.1.1: projection radiographs of a detector or a plate; RF only as a still.
@@ -67,14 +67,18 @@ _DERIVED = re.compile(
 _CONVERSIONS = frozenset(("", "WSD", "DF", "SD", "DI"))
 
 _CHEST = re.compile(
-    r"CHEST|THORAX|TORAX|THORACIC CAVITY|LUNG|\bCXR|PULMO|PECHO|TÓRAX|POITRINE|BRUSTKORB"
+    r"CHEST|THORAX|TORAX|TORACE|THORACIC CAVITY|LUNG|\bCXR|PULMO|PECHO|TÓRAX|POITRINE|BRUSTKORB"
 )
-_BESIDE_CHEST = re.compile(r"ABDOMEN|NECK|PELVIS|SPINE|RIB|BREAST|WALL|HEAD|SHOULDER|WHOLE|ENTIRE")
-_NOWHERE = frozenset(("", "UNKNOWN", "UNSPECIFIED", "NONE", "NA", "N/A", "NULL", "-", "ANY"))
+# A region that is wider than the chest (PS3.16, annex L: CHESTABDOMEN) is not the chest.
+_BESIDE_CHEST = re.compile(
+    r"ABD|ADDOM|BAUCH|NECK|PELVIS|SPINE|RIB|BREAST|WALL|HEAD|SHOULDER|WHOLE|ENTIRE"
+)
 _CHEST_CODES = frozenset(
-    # Thorax, its older codes, thoracic cavity, lung, its older code (PS3.16, CID 4009, annex L)
-    ("816094009", "51185008", "T-D3000", "43799004", "39607008", "T-28000", "302551006")
+    # Thorax and its older codes, thoracic cavity, lung (PS3.16, CID 4009, annex L; SCT and SRT)
+    ("816094009", "302551006", "51185008", "T-D3000", "43799004", "T-D3200", "39607008", "T-28000")
 )
+# Designators of the scheme that the standard's lists are of (PS3.16, 8.1): a code says it all.
+_SNOMED = ("SCT", "SRT", "SNM3", "99SDM")
 
 # PS3.16, CID 4010 DX View, SNOMED CT and the SRT codes of older files.
 _VIEW_CODES = {
@@ -125,8 +129,8 @@ def view(ds: Dataset) -> str | None:
     one that is not frontal wins; where they say nothing by the technique's name; else None.
     """
     found = [
-        _VIEW_CODES.get(code) or _view_in_words(meaning)
-        for code, meaning in codes(ds, "ViewCodeSequence", "ViewModifierCodeSequence")
+        _VIEW_CODES.get(code.value) or _view_in_words(code.meaning)
+        for code in codes(ds, "ViewCodeSequence", "ViewModifierCodeSequence")
     ]
     found.append(_view_in_words(word(ds, "ViewPosition")))
     if not any(found):
@@ -139,7 +143,7 @@ def view(ds: Dataset) -> str | None:
 def _technique(ds: Dataset) -> list[str]:
     """What the device called the examination: it names views and species where tags do not."""
     named = [word(ds, "AcquisitionDeviceProcessingDescription")]
-    return named + [meaning for _, meaning in codes(ds, "PerformedProtocolCodeSequence")]
+    return named + [code.meaning for code in codes(ds, "PerformedProtocolCodeSequence")]
 
 
 def _view_in_words(text: str) -> str | None:
@@ -228,14 +232,21 @@ def _derived(ds: Dataset) -> Iterator[Reason]:
 def _another_body_part(ds: Dataset) -> Iterator[Reason]:
     if modality(ds) not in RADIOGRAPHS:
         return
-    parts = [("", word(ds, "BodyPartExamined")), *codes(ds, "AnatomicRegionSequence")]
-    for code, text in parts:
-        text = text.replace("_", " ")
-        if code in _CHEST_CODES or text in _NOWHERE:
-            continue
-        if not _CHEST.search(text) or _BESIDE_CHEST.search(text):
-            yield Reason("not-chest", "its header names another part of the body than the chest")
-            return
+    examined = Code("", word(ds, "BodyPartExamined"), "")
+    if not all(map(_may_be_chest, (examined, *codes(ds, "AnatomicRegionSequence")))):
+        yield Reason("not-chest", "its header names another part of the body than the chest")
+
+
+def _may_be_chest(part: Code) -> bool:
+    """Whether a part of the body is the chest or is not stated. A code goes before its meaning."""
+    if part.value in _CHEST_CODES:
+        return True
+    text = part.meaning.replace("_", " ")
+    if part.value in UNSTATED and text in UNSTATED:
+        return True
+    if part.value and part.scheme in _SNOMED:
+        return False
+    return bool(_CHEST.search(text)) and not _BESIDE_CHEST.search(text)
 
 
 def _another_view(ds: Dataset) -> Iterator[Reason]:
@@ -261,7 +272,7 @@ def _an_animal(ds: Dataset) -> Iterator[Reason]:
     stated = words(ds, "PatientOrientation")
     quadruped = len(stated) == 2 and all(map(_QUADRUPED.fullmatch, stated))
     species = [word(ds, "PatientSpeciesDescription")]
-    species += [meaning for _, meaning in codes(ds, "PatientSpeciesCodeSequence")]
+    species += [code.meaning for code in codes(ds, "PatientSpeciesCodeSequence")]
     if (
         word(ds, "AnatomicalOrientationType") == "QUADRUPED"
         or (quadruped and not all(orientation(ds)))  # letters that no biped has

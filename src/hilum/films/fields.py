@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
@@ -68,13 +68,26 @@ def words(ds: Dataset, keyword: str) -> list[str]:
     return [] if text in UNSTATED else re.findall(r"[^\s/]+", text)
 
 
-def codes(ds: Dataset, keyword: str, within: str = "") -> Iterator[tuple[str, str]]:
-    """(Code Value, Code Meaning in capitals) of a sequence's items, and of one within them."""
+class Code(NamedTuple):
+    """An item of a code sequence (PS3.3, 8.8) in capitals; each part may be empty.
+
+    ``value`` is Code Value, else Long or URN Code Value.
+    """
+
+    value: str
+    meaning: str
+    scheme: str
+
+
+def codes(ds: Dataset, keyword: str, within: str = "") -> Iterator[Code]:
+    """The codes of a sequence's items, and of one within them."""
     items = field(ds, keyword)
     if not isinstance(items, Sequence):
         return
     for item in items:
-        yield word(item, "CodeValue"), word(item, "CodeMeaning")
+        keys = ("CodeValue", "LongCodeValue", "URNCodeValue")
+        value = next((found for key in keys if (found := word(item, key))), "")
+        yield Code(value, word(item, "CodeMeaning"), word(item, "CodingSchemeDesignator"))
         if within:
             yield from codes(item, within)
 
