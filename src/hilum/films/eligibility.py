@@ -267,8 +267,8 @@ def _another_view(ds: Dataset) -> Iterator[Reason]:
 
 
 def _an_animal(ds: Dataset) -> Iterator[Reason]:
-    # PS3.3, C.7.1.1 and C.7.6.1.1.1: QUADRUPED changes what the directions mean. Many a veterinary
-    # device states none of this, and calls its technique "canine".
+    # PS3.3, C.7.1.1 (species), C.7.3.1 and C.7.6.1.1.1: QUADRUPED changes what the directions
+    # mean. Many a veterinary device states none of this, and calls its technique "canine".
     stated = words(ds, "PatientOrientation")
     quadruped = len(stated) == 2 and all(map(_QUADRUPED.fullmatch, stated))
     species = [word(ds, "PatientSpeciesDescription")]

@@ -6,7 +6,7 @@ so → turned to the patient's left and foot.
 
 Not applied: overlays (group 60xx; drawings, not film), display shutters (C.7.6.11; a viewer's
 mask: what lies beneath is film), presentation states (other objects), a field of view's rotation
-or flip (C.8.11.5; already in the pixels). Burned-in text stays where it is.
+or flip (C.8.11.4; already in the pixels). Burned-in text stays where it is.
 """
 
 from __future__ import annotations
