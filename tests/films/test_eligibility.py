@@ -38,6 +38,8 @@ def refused(sop: str = DX, **elements: object) -> list[str]:
         (DX, {"BodyPartExamined": "PORT CHEST"}),
         (DX, {"BodyPartExamined": "UNKNOWN"}),
         (DX, {"BodyPartExamined": "TORACE"}),
+        (DX, {"BodyPartExamined": "CHST"}),
+        (DX, {"BodyPartExamined": "THX"}),
         (DX, {"BodyPartExamined": "TORAX"}),
         (DX, {"BodyPartExamined": "BRUSTKORB"}),
         (DX, {"ViewPosition": "AP"}),

@@ -67,7 +67,8 @@ _DERIVED = re.compile(
 _CONVERSIONS = frozenset(("", "WSD", "DF", "SD", "DI"))
 
 _CHEST = re.compile(
-    r"CHEST|THORAX|TORAX|TORACE|THORACIC CAVITY|LUNG|\bCXR|PULMO|PECHO|TÓRAX|POITRINE|BRUSTKORB"
+    r"CHEST|\bCHST|THORAX|\bTHX|TORAX|TORACE|THORACIC CAVITY|LUNG|\bCXR|PULMO|PECHO|TÓRAX|"
+    r"POITRINE|BRUSTKORB"
 )
 # A region that is wider than the chest (PS3.16, annex L: CHESTABDOMEN) is not the chest.
 _BESIDE_CHEST = re.compile(
