@@ -47,7 +47,7 @@ WARM, STEPS = 3, 6
 
 # Names of operators and of their gradients hold these words; the first that is found counts.
 _WORDS = {
-    "convolution": ("conv", "_firstblock", "_block"),
+    "convolution": ("conv",),
     "pooling": ("pool",),
     "dense": ("linear", "addmm", "aten::mm", "matmul"),
 }

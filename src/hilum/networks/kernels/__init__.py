@@ -104,7 +104,7 @@ def conv_relu_pool(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     if dtype == torch.bfloat16 and "amx_bf16" in machine.cpu_flags():
         # Matrix tiles make oneDNN's dense sums faster than the sparse ones of the kernels.
         return relu_pool(functional.conv2d(x, weight, bias))
-    block: Tensor = functions.Block.apply(x.to(dtype), weight.float(), bias.float())
+    block: Tensor = functions.ConvReluPool.apply(x.to(dtype), weight.float(), bias.float())
     return block
 
 
@@ -115,7 +115,9 @@ def first_block(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     films = _usable(x, dtype) and x.shape[1] == 1 and not x.requires_grad
     if not (films and _is_filter(x, weight)):
         return relu_pool(functional.conv2d(x, weight, bias))
-    block: Tensor = functions.FirstBlock.apply(x.float(), weight.float(), bias.float(), dtype)
+    block: Tensor = functions.FirstConvReluPool.apply(
+        x.float(), weight.float(), bias.float(), dtype
+    )
     return block
 
 

@@ -68,7 +68,7 @@ class ReluPool(Function):
         return dx
 
 
-class Block(Function):
+class ConvReluPool(Function):
     """``conv_relu_pool``."""
 
     @staticmethod
@@ -92,7 +92,7 @@ class Block(Function):
         return dx, dweight, dbias
 
 
-class FirstBlock(Function):
+class FirstConvReluPool(Function):
     """``first_block``."""
 
     @staticmethod

@@ -96,7 +96,7 @@ def first_block(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     films = _usable(x) and x.shape[1] == 1 and not x.requires_grad and min(x.shape[2:]) >= 4
     if not (fits and films and weight.dtype == x.dtype):
         return conv_relu_pool(x, weight, bias)
-    block: Tensor = _FirstBlock.apply(x, weight, bias)
+    block: Tensor = _FirstConvReluPool.apply(x, weight, bias)
     return block
 
 
@@ -170,7 +170,7 @@ class _ReluPool(Function):
         return dx
 
 
-class _FirstBlock(Function):
+class _FirstConvReluPool(Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         x, out = x.contiguous(), len(weight)
