@@ -411,3 +411,15 @@ def _wait_for(happened: Callable[[], bool]) -> None:
     while not happened():
         assert time.monotonic() < until, "it did not happen"
         time.sleep(0.1)
+
+
+@pytest.mark.parametrize(
+    ("said_by_torch", "lost"),
+    [
+        ("Application timeout caused pair closure", True),
+        ("Connection closed by peer [127.0.0.1]:4321", True),
+        ("mat1 and mat2 shapes cannot be multiplied", False),
+    ],
+)
+def test_an_exchange_that_broke_is_told_from_a_defect(said_by_torch: str, lost: bool) -> None:
+    assert group._exchange_broke(RuntimeError(said_by_torch)) is lost

@@ -318,7 +318,7 @@ def _exchange_broke(error: Exception) -> bool:
     """Whether torch says that another process is out of reach, rather than that we erred."""
     if isinstance(error, distributed.DistError):
         return True
-    words = ("gloo", "nccl", "connection", "timed out", "peer", "broken pipe")
+    words = ("gloo", "nccl", "connection", "timed out", "peer", "broken pipe", "pair closure")
     return isinstance(error, RuntimeError) and any(w in str(error).lower() for w in words)
 
 
