@@ -1,8 +1,7 @@
 // Batch normalisation in training, with what follows it in a residual network: y = relu(n + beside),
 // n = (z - mean) / sqrt(variance + eps) * weight + bias (Ioffe and Szegedy 2015), where `beside`
-// and the ReLU may be left out. Torch takes each of these apart, and a map that no cache holds
-// is read and written six times on the way there and nine times on the way back; here it is two
-// and four.
+// and the ReLU may be left out. Torch goes over the maps for each of these apart; here they are gone
+// over twice on the way there and twice on the way back.
 #pragma once
 
 #include <cmath>
