@@ -1,6 +1,6 @@
 """The test films of *time to quality*: as they are, and under imitated shifts, made once for all.
 
-Two kinds of shifts. Those of ``hilum.training.augment.SHIFTS`` are the ones that hilum chooses its
+Two kinds of shifts. Those of ``hilum.training.shifts.SHIFTS`` are the ones that hilum chooses its
 thresholds on (and partly trains with), on validation films. The *held out* ones here are none of
 them: hilum neither trains nor chooses on anything alike by name.
 """
@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from hilum.datasets.manifest import Manifest
 from hilum.films.preprocess import Preprocessing, preprocess
-from hilum.training.augment import SHIFTS, imitate
 from hilum.training.parts import identity
+from hilum.training.shifts import SHIFTS, imitate
 
 Films = NDArray[np.uint8]
 SIZE = 224

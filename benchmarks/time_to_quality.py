@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 import sides
 from hilum.datasets.manifest import Manifest
 from hilum.evaluation.metrics import auroc
-from hilum.training.augment import SHIFTS
+from hilum.training.shifts import SHIFTS
 from shifted import HELD_OUT, make_sets
 from sides import OWN, PEERS, Load, Process
 

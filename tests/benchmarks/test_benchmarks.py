@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from hilum.datasets.manifest import Manifest
-from hilum.training.augment import SHIFTS
+from hilum.training.shifts import SHIFTS
 
 FOLDER = Path(__file__).parent.parent.parent / "benchmarks"
 

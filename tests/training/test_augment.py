@@ -9,7 +9,9 @@ torch = pytest.importorskip("torch")
 from hypothesis import given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 
-from hilum.training.augment import SHIFTS, Augmentation, augment, imitate, uniform  # noqa: E402
+from hilum.networks import kernels  # noqa: E402
+from hilum.training.augment import Augmentation, augment, uniform  # noqa: E402
+from hilum.training.shifts import SHIFTS, imitate  # noqa: E402
 
 EVERYTHING = Augmentation(
     flip=True, rotation=10, zoom=0.1, stretch=0.2, shift=0.08, shear=3, blur=1.5, sharpen=1.5,
@@ -52,6 +54,22 @@ def test_depends_on_seed_epoch_and_film_alone(seed: int, epoch: int, data: st.Da
     torch.testing.assert_close(alone, whole[some], atol=0.02, rtol=0)
     assert not torch.equal(whole, augment(pixels, numbers, seed, epoch + 1, EVERYTHING))
     assert not torch.equal(whole, augment(pixels, numbers, seed + 1, epoch, EVERYTHING))
+
+
+@given(seed=st.integers(0, 2**31 - 1), size=st.integers(1, 70), data=st.data())
+@settings(max_examples=40, deadline=None)
+def test_kernel_and_torch_make_the_same_films(seed: int, size: int, data: st.DataObject) -> None:
+    """All transforms at once, or any one of them, to a hundredth of a grey value."""
+    if not kernels.available():
+        pytest.skip(kernels.status())
+    pixels, numbers = films(16, size)
+    name = data.draw(st.sampled_from(["", *vars(EVERYTHING)]))
+    asked = Augmentation(**{name: vars(EVERYTHING)[name]}) if name else EVERYTHING
+    made = augment(pixels, numbers, seed, 3, asked)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kernels, "takes_films", lambda pixels: False)
+        by_torch = augment(pixels, numbers, seed, 3, asked)
+    torch.testing.assert_close(made, by_torch, atol=0.01, rtol=0)
 
 
 def test_draws_are_uniform_and_unrelated() -> None:

@@ -17,6 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from hilum.errors import NonFiniteLoss, PlaceUnavailable, Refused, TrainingStopped
 from hilum.machine import Place
+from hilum.networks import kernels
 from hilum.training import augment, backends, faults, memory, step
 from hilum.training.augment import Augmentation, uniform
 from hilum.training.gpu import CudaLearner
@@ -201,12 +202,18 @@ class Asked(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
+def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Augmentation as it runs there."""
+    monkeypatch.setattr(augment, "_runs_ahead", lambda x: True)
+    monkeypatch.setattr(kernels, "takes_films", lambda pixels: False)
+
+
 @pytest.mark.parametrize("name", ["muon", "everything"])
 def test_a_step_never_asks_the_device(
     name: str, part: Films, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """But for Adam's fused update, which reads the rate on a CPU and on a GPU does not."""
-    monkeypatch.setattr(augment, "_runs_ahead", lambda x: True)
+    as_on_a_gpu(monkeypatch)
     recipe = recipe_of(**RECIPES[name])
     learner = CudaLearner(recipe, CPU, (1.0, 1.0))
     learner.begin(part, 0)
@@ -235,8 +242,9 @@ def test_films_that_are_all_computed_come_out_as_those_that_are_picked(
     part: Films, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pixels, numbers = torch.from_numpy(part.pixels), torch.from_numpy(part.identity)
+    monkeypatch.setattr(kernels, "takes_films", lambda pixels: False)
     picked = augment.augment(pixels, numbers, 0, 0, Augmentation(blur=2, sharpen=2))
-    monkeypatch.setattr(augment, "_runs_ahead", lambda x: True)
+    as_on_a_gpu(monkeypatch)
     every = augment.augment(pixels, numbers, 0, 0, Augmentation(blur=2, sharpen=2))
     assert torch.equal(every, picked)
 

@@ -29,11 +29,11 @@ from hilum.inference.engine import Engine
 from hilum.inference.model import Model
 from hilum.progress import SILENT, Progress
 from hilum.storage import digest
-from hilum.training.augment import SHIFTS, imitate
 from hilum.training.card import card
 from hilum.training.export import export, parity
 from hilum.training.parts import Films, rows_of
 from hilum.training.recipe import Recipe
+from hilum.training.shifts import SHIFTS, imitate
 
 
 @dataclass(frozen=True, eq=False)

@@ -143,7 +143,7 @@ class Finish:
 
     Attributes
     ----------
-    shifts : imitated shifts (names in ``hilum.training.augment.SHIFTS``) under which validation
+    shifts : imitated shifts (names in ``hilum.training.shifts.SHIFTS``) under which validation
         is scored beside the plain films; ``["all"]`` for all, empty for plain films alone
     balanced : rule of the point ``balanced`` (a name in ``hilum.evaluation.thresholds.RULES``)
     screening_recall : the recall that the point ``screening`` promises

@@ -6,6 +6,10 @@
     framed_conv(x, weight)            conv2d(x, weight, padding=1)
     normalised(z, norm, beside, relu) relu(norm(z) + beside), norm being a BatchNorm2d
 
+and, with torch's own way in ``hilum.training.augment``,
+
+    augmented(pixels, ...)            films as an epoch shows them
+
 Each is torch's own formula wherever the kernels cannot be used (no library, another device, dtype
 or number of channels, a graph being traced), so a caller need not ask. What is exact:
 
@@ -35,6 +39,7 @@ from hilum.networks.kernels import functions, library
 
 __all__ = [
     "alone",
+    "augmented",
     "available",
     "conv_relu_pool",
     "first_block",
@@ -42,6 +47,7 @@ __all__ = [
     "normalised",
     "relu_pool",
     "status",
+    "takes_films",
 ]
 
 
@@ -170,6 +176,31 @@ def normalised(
     if beside is not None:
         y = y + beside
     return functional.relu(y) if relu else y
+
+
+def takes_films(pixels: Tensor) -> bool:
+    """Whether :func:`augmented` can change these."""
+    return (
+        pixels.device.type == "cpu"
+        and pixels.dtype == torch.uint8
+        and pixels.dim() == 3
+        and pixels.shape[1] == pixels.shape[2]
+        and pixels.numel() > 0
+        and available()
+    )
+
+
+def augmented(pixels: Tensor, *drawn: Tensor | None) -> Tensor:
+    """Films (n, s, s) uint8 changed as ``drawn`` says, (n, 1, s, s) float32 in 0 to 255.
+
+    ``drawn``, float32 with a row a film, is ``hilum.training.augment.Drawn`` and the row of noise.
+    """
+    n, size, _ = pixels.shape
+    y = torch.empty(n, 1, size, size)
+    given = [None if some is None else some.float().contiguous() for some in drawn]
+    shape = [n, size, size, 1, 1]
+    functions.call("augment", torch.float32, [pixels.contiguous(), *given, y], shape)
+    return y
 
 
 @torch.no_grad()

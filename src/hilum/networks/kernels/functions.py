@@ -21,7 +21,7 @@ NAMES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
 threads = 0  # of the kernels; 0: torch's number
 
 
-def _call(
+def call(
     name: str, dtype: torch.dtype, tensors: list[Tensor | None], shape: list[int], *more: Any
 ) -> None:
     """Run one kernel in several threads; ``shape`` is films, height, width, in, out."""
@@ -52,7 +52,7 @@ class ReluPool(Function):
         ctx.shape = _shape(x, x.shape[1])
         y, winners = _pooled(ctx.shape, 0, x.dtype)
         if y.numel():
-            _call("pool_forward", x.dtype, [x, y, winners], ctx.shape)
+            call("pool_forward", x.dtype, [x, y, winners], ctx.shape)
         ctx.save_for_backward(winners)
         return y
 
@@ -64,7 +64,7 @@ class ReluPool(Function):
         films, height, width, channels, _ = ctx.shape
         size = (films, channels, height, width)
         dx = torch.empty(size, dtype=dy.dtype, memory_format=NHWC)
-        _call("pool_backward", dy.dtype, [dy, winners, dx], ctx.shape)
+        call("pool_backward", dy.dtype, [dy, winners, dx], ctx.shape)
         return dx
 
 
@@ -76,7 +76,7 @@ class ConvReluPool(Function):
         x, weight = x.contiguous(memory_format=NHWC), weight.contiguous()
         shape = _shape(x, weight.shape[0])
         y, winners = _pooled(shape, 2, x.dtype)
-        _call("block_forward", x.dtype, [x, weight, bias.contiguous(), y, winners], shape)
+        call("block_forward", x.dtype, [x, weight, bias.contiguous(), y, winners], shape)
         ctx.save_for_backward(x, weight, winners)
         return y
 
@@ -88,7 +88,7 @@ class ConvReluPool(Function):
         dx = torch.empty_like(x, memory_format=NHWC) if ctx.needs_input_grad[0] else None
         dweight, dbias = torch.empty_like(weight), torch.empty(weight.shape[0])
         tensors = [x, weight, dy, winners, dx, dweight, dbias]
-        _call("block_backward", x.dtype, tensors, _shape(x, weight.shape[0]))
+        call("block_backward", x.dtype, tensors, _shape(x, weight.shape[0]))
         return dx, dweight, dbias
 
 
@@ -100,7 +100,7 @@ class FirstConvReluPool(Function):
         x, weight = x.contiguous(), weight.contiguous()
         shape = _shape(x, weight.shape[0])
         y, winners = _pooled(shape, 2, dtype)
-        _call("first_forward", dtype, [x, weight, bias.contiguous(), y, winners], shape)
+        call("first_forward", dtype, [x, weight, bias.contiguous(), y, winners], shape)
         ctx.save_for_backward(x, winners)
         return y
 
@@ -111,7 +111,7 @@ class FirstConvReluPool(Function):
         dy = dy.contiguous(memory_format=NHWC)
         out = dy.shape[1]
         dweight, dbias = torch.empty(out, 1, 3, 3), torch.empty(out)
-        _call("first_backward", dy.dtype, [x, dy, winners, dweight, dbias], _shape(x, out))
+        call("first_backward", dy.dtype, [x, dy, winners, dweight, dbias], _shape(x, out))
         return None, dweight, dbias, None
 
 
@@ -124,7 +124,7 @@ class FramedConv(Function):
         shape = _shape(x, weight.shape[0])
         size = (x.shape[0], weight.shape[0], *x.shape[2:])
         y = torch.empty(size, memory_format=NHWC)
-        _call("framed_forward", x.dtype, [x, weight, y], shape)
+        call("framed_forward", x.dtype, [x, weight, y], shape)
         ctx.save_for_backward(x, weight)
         return y
 
@@ -136,7 +136,7 @@ class FramedConv(Function):
         dx = torch.empty_like(x, memory_format=NHWC) if ctx.needs_input_grad[0] else None
         dweight = torch.empty_like(weight)
         tensors = [x, weight, dy, dx, dweight]
-        _call("framed_backward", x.dtype, tensors, _shape(x, weight.shape[0]))
+        call("framed_backward", x.dtype, tensors, _shape(x, weight.shape[0]))
         return dx, dweight
 
 
@@ -159,7 +159,7 @@ class Normalised(Function):
         shape = _shape(z, z.shape[1])
         y, mean, variance = (torch.empty_like(t) for t in (z, weight, weight))
         tensors = [z, beside, weight.contiguous(), bias.contiguous(), y, mean, variance]
-        _call("norm_forward", z.dtype, tensors, shape, ctypes.c_float(eps), ctypes.c_int(relu))
+        call("norm_forward", z.dtype, tensors, shape, ctypes.c_float(eps), ctypes.c_int(relu))
         ctx.save_for_backward(z, y if relu else None, weight, mean, variance)
         ctx.eps = eps
         ctx.mark_non_differentiable(mean, variance)
@@ -175,5 +175,5 @@ class Normalised(Function):
         dbeside = torch.empty_like(z) if ctx.needs_input_grad[1] else None
         tensors = [z, y, dy, weight.contiguous(), mean, variance, dz, dbeside, dweight, dbias]
         shape = _shape(z, z.shape[1])
-        _call("norm_backward", z.dtype, tensors, shape, ctypes.c_float(ctx.eps))
+        call("norm_backward", z.dtype, tensors, shape, ctypes.c_float(ctx.eps))
         return dz, dbeside, dweight, dbias, None, None

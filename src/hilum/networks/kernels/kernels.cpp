@@ -1,6 +1,7 @@
 // Layers for the CPU: blocks of "3x3 convolution without a frame, bias, ReLU, 2x2 max-pooling", and
 // what residual networks are made of: the convolution in a frame of zeros (framed.hpp), and batch
-// normalisation with the sum and the ReLU behind it (norm.hpp).
+// normalisation with the sum and the ReLU behind it (norm.hpp). Beside them the augmentation of films
+// (augment.hpp).
 //
 // Maps are NHWC (torch's channels_last), float or bfloat16 in memory, sums in float. In a block a
 // pooled pixel keeps its winner as one byte: the place 0..3 in its 2x2 window, row by row, or DEAD where
@@ -10,6 +11,7 @@
 //
 // Work is cut into pieces by the shape alone, and the sums of the pieces are added in their order,
 // so a result does not depend on the number of threads.
+#include "augment.hpp"
 #include "first.hpp"
 #include "framed.hpp"
 #include "norm.hpp"
@@ -57,6 +59,14 @@ EXPORT framed_forward_float32(const float* x, const float* weight, float* y, con
 EXPORT framed_backward_float32(const float* x, const float* weight, const float* dy, float* dx,
                                float* dweight, const Shape* s, int threads) {
     framed_backward(x, weight, dy, dx, dweight, Framed(*s), threads);
+}
+
+EXPORT augment_float32(const uint8_t* films, const float* affine, const float* sharpness,
+                       const float* gamma, const float* contrast, const float* field,
+                       const float* noise, const float* cutout, const float* row, float* y,
+                       const Shape* s, int threads) {
+    augment(films, {affine, sharpness, gamma, contrast, field, noise, row, cutout}, y, s->films,
+            s->width, threads);
 }
 
 // `beside` is null where nothing is added, `dbeside` too; y is null where there is no ReLU.

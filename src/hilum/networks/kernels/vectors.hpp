@@ -35,6 +35,9 @@ inline vec load(const bf16* p) {
 inline ivec load_places(const uint8_t* p) {
     return (ivec)_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i*)p));
 }
+inline ivec gather_words(const uint8_t* p, ivec at) {  // four bytes from each place on
+    return (ivec)_mm512_i32gather_epi32((__m512i)at, p, 1);
+}
 inline void store_low(bf16* p, ivec v) {
     _mm256_storeu_si256((__m256i*)p, _mm512_cvtepi32_epi16((__m512i)v));
 }
@@ -53,6 +56,9 @@ inline vec load(const bf16* p) {
 }
 inline ivec load_places(const uint8_t* p) {
     return (ivec)_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i*)p));
+}
+inline ivec gather_words(const uint8_t* p, ivec at) {
+    return (ivec)_mm256_i32gather_epi32((const int*)p, (__m256i)at, 1);
 }
 inline __m128i low_halves(ivec v) {
     const __m256i packed = _mm256_packus_epi32((__m256i)v, (__m256i)v);
