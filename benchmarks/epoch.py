@@ -162,7 +162,7 @@ def main() -> None:
     result = measure(names, 1 if given.quick else given.rounds, given.films)
     print(table(result))
     if given.record:
-        sides.record(result, "epoch", table(result))
+        sides.record(result, "epoch", {"epoch": table})
 
 
 if __name__ == "__main__":

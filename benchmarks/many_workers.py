@@ -18,6 +18,8 @@ from scaling_check import LINKS, beside, measure
 from scaling_model import predictions, work_of
 from scaling_page import OUT, RECORDS, record, tables
 
+KIND = "avx2"  # of processor (sides.KINDS) that ``checked.json`` was measured on
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -29,7 +31,7 @@ def main() -> None:
     rounds, links = (2, list(LINKS)[::2]) if given.quick else (4, list(LINKS))
     found = measure(rounds, links) if given.measure else json.loads(kept.read_text("utf-8"))
     measured = beside(found)
-    scaling = json.loads((RECORDS / "benchmarks" / "scaling.json").read_text("utf-8"))
+    scaling = json.loads((RECORDS / "benchmarks" / KIND / "scaling.json").read_text("utf-8"))
     work = work_of(scaling, measured)
     rows = predictions(work)
     for name, text in tables(measured, rows).items():

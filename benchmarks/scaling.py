@@ -221,7 +221,7 @@ def main() -> None:
     result = measure(given.quick)
     print(table(result))
     if given.record:
-        sides.record(result, "scaling", table(result))
+        sides.record(result, "scaling", {"scaling": table})
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import statistics
 import subprocess
 import sys
 import venv
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,15 @@ HERE = Path(__file__).parent
 ROOT = HERE.parent
 PEERS = HERE / "peers"
 PAGE = ROOT / "docs" / "benchmarks.md"
+KEPT = ROOT / "docs" / "records" / "benchmarks"
+# Processors whose speeds cannot be compared, the best first: the flag that tells one, and its name.
+KINDS: dict[str, tuple[str | None, str]] = {
+    "amx": ("amx_bf16", "AVX-512, bfloat16 and matrix tiles (AMX)"),
+    "avx512": ("avx512_bf16", "AVX-512 and bfloat16"),
+    "avx2": ("avx2", "AVX2 alone"),
+    "other": (None, "no vectors that kernels use"),
+}
+Table = Callable[[dict[str, Any]], str]
 OWN = Path(sys.executable)
 VERSIONS = ("torch", "keras", "tensorflow", "pillow", "opencv", "simplejpeg")
 
@@ -220,10 +229,31 @@ def gemm_rate(entry: Mapping[str, Any]) -> float:
     return round(entry["gflop"] / entry["ms"] * 1e3, 1)
 
 
-def record(result: dict[str, Any], name: str, table: str) -> None:
-    """Keep the result as JSON and put its table between the markers of docs/benchmarks.md."""
-    write_json(ROOT / "docs" / "records" / "benchmarks" / f"{name}.json", result)
-    put(PAGE, {name: table})
+def instructions() -> str:
+    """The best of ``KINDS`` that this processor is."""
+    flags = machine.cpu_flags()
+    return next(k for k, (flag, _) in KINDS.items() if flag is None or flag in flags)
+
+
+def record(result: dict[str, Any], name: str, tables: Mapping[str, Table]) -> None:
+    """Keep the result as JSON by the kind of processor, and put tables into docs/benchmarks.md.
+
+    ``tables`` by the name of their place, which gets one for every kind that was ever measured.
+    """
+    folder = KEPT / instructions()
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / f"{name}.json", result)
+    put(PAGE, {place: of_all(name, table) for place, table in tables.items()})
+
+
+def of_all(name: str, table: Table) -> str:
+    """The tables of one benchmark's records, each under its kind of processor."""
+    found = [
+        f"With {said}:\n\n{table(json.loads(path.read_text('utf-8')))}"
+        for kind, (_, said) in KINDS.items()
+        if (path := KEPT / kind / f"{name}.json").exists()
+    ]
+    return "\n\n".join(found)
 
 
 def put(page: Path, tables: Mapping[str, str]) -> None:

@@ -233,8 +233,7 @@ def main() -> None:
     result = measure(names, 3 if given.quick else given.rounds, given.steps, given.busy)
     print(table(result), parts_table(result), sep="\n\n")
     if given.record:
-        sides.record(result, "step-busy" if given.busy else "step", table(result))
-        sides.put(sides.PAGE, {"step-parts": parts_table(result)})
+        sides.record(result, "step", {"step": table, "step-parts": parts_table})
 
 
 if __name__ == "__main__":

@@ -79,7 +79,6 @@ def test_the_page_has_a_place_for_every_table(scripts: Any) -> None:
     benchmarks = (
         "step",
         "step-parts",
-        "step-busy",
         "epoch",
         "time-to-quality",
         "ingest",
@@ -94,6 +93,21 @@ def test_the_page_has_a_place_for_every_table(scripts: Any) -> None:
         text = (FOLDER.parent / "docs" / f"{page}.md").read_text("utf-8")
         for name in names:
             assert sides.placed(text, name, "here").count("here\n<!-- end") == 1
+
+
+def test_tables_of_every_kind_of_processor_stand_together(
+    scripts: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sides = scripts("sides")
+    page = tmp_path / "page.md"
+    page.write_text("<!-- x -->\n<!-- end x -->\n", "utf-8")
+    monkeypatch.setattr(sides, "KEPT", tmp_path)
+    monkeypatch.setattr(sides, "PAGE", page)
+    for flags, ms in (({"avx2"}, 9), ({"avx2", "avx512_bf16"}, 4), ({"avx2"}, 8)):
+        monkeypatch.setattr(sides.machine, "cpu_flags", lambda flags=flags: frozenset(flags))
+        sides.record({"ms": ms}, "step", {"x": lambda result: f"| {result['ms']} |"})
+    best, rest = "With AVX-512 and bfloat16:\n\n| 4 |", "With AVX2 alone:\n\n| 8 |"
+    assert page.read_text("utf-8") == f"<!-- x -->\n{best}\n\n{rest}\n<!-- end x -->\n"
 
 
 def test_a_side_answers_line_by_line(scripts: Any, monkeypatch: pytest.MonkeyPatch) -> None:
