@@ -9,10 +9,8 @@ and impossible values are refused by name, before anything is computed.
 
 from __future__ import annotations
 
-import json
 import math
 import tomllib
-import types
 import typing
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -23,6 +21,7 @@ from typing import Any, Literal
 from hilum.errors import RecipeError, nearest
 from hilum.films.preprocess import Preprocessing
 from hilum.storage import digest
+from hilum.training import tables
 from hilum.training.augment import Augmentation
 
 FORMAT = 1
@@ -202,18 +201,18 @@ class Recipe:
     @classmethod
     def from_dict(cls, content: dict[str, Any], overrides: Sequence[str] = ()) -> Recipe:
         """A recipe from the nested dict of its TOML file."""
-        recipe: Recipe = _build(cls, content, "")
+        recipe: Recipe = tables.build(cls, content, "")
         for text in overrides:
             recipe = _override(recipe, text)
         return recipe
 
     def as_dict(self) -> dict[str, Any]:
         """The nested dict that its TOML file holds."""
-        return _plain(self)
+        return tables.plain(self)
 
     def toml(self) -> str:
         """The resolved recipe, every key written."""
-        return _toml(self.as_dict())
+        return tables.toml(self.as_dict())
 
     @property
     def digest(self) -> str:
@@ -234,76 +233,6 @@ class Recipe:
 def names() -> list[str]:
     """The recipes that come with hilum."""
     return sorted(path.stem for path in RECIPES.glob("*.toml"))
-
-
-# --- checking ---------------------------------------------------------------------------------
-
-
-def _build(kind: type, content: dict[str, Any], where: str) -> Any:
-    """A dataclass from a dict, keys and types checked; ``where`` is the dotted key of it."""
-    hints = typing.get_type_hints(kind)
-    known = {item.name: item for item in fields(kind)}
-    values: dict[str, Any] = {}
-    for key, value in content.items():
-        dotted = f"{where}{key}"
-        if key not in known:
-            near = nearest(key, known)
-            raise RecipeError(f"no such key in a recipe: {dotted}. {near}")
-        if is_dataclass(hints[key]):
-            if not isinstance(value, dict):
-                raise RecipeError(f"a table is expected: {dotted}. Write [{dotted}].")
-            values[key] = _build(typing.cast(type, hints[key]), value, f"{dotted}.")
-        else:
-            values[key] = _typed(hints[key], value, dotted)
-    try:
-        return kind(**values)
-    except RecipeError:
-        raise
-    except (TypeError, ValueError) as error:
-        raise RecipeError(f"an impossible value: {where.rstrip('.')} ({error}).") from None
-
-
-def _typed(hint: Any, value: Any, where: str) -> Any:
-    """``value`` as the type ``hint``; only the changes that lose nothing are made."""
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin is Literal:
-        if value in arguments:
-            return value
-        raise RecipeError(f"no such value: {where} = {value!r}. {nearest(str(value), arguments)}")
-    if origin in (typing.Union, types.UnionType):
-        return None if value is None else _typed(arguments[0], value, where)
-    if origin is tuple and isinstance(value, list | tuple):
-        inner = arguments[:1] * len(value) if arguments[-1] is ... else arguments
-        if len(inner) == len(value):
-            return tuple(_typed(h, v, where) for h, v in zip(inner, value, strict=True))
-    elif origin is dict and isinstance(value, dict):
-        return {str(k): _option(v, f"{where}.{k}") for k, v in value.items()}
-    elif hint is float and isinstance(value, int | float) and not isinstance(value, bool):
-        if math.isfinite(value):
-            return float(value)
-    elif hint in (int, bool, str) and type(value) is hint:
-        return value
-    raise RecipeError(f"a wrong type: {where} = {value!r}. It takes {_words(hint)}.")
-
-
-def _option(value: Any, where: str) -> Any:
-    if isinstance(value, list | tuple):
-        return [_option(v, where) for v in value]
-    if isinstance(value, str | bool | int) or (isinstance(value, float) and math.isfinite(value)):
-        return value
-    raise RecipeError(f"a wrong type: {where} = {value!r}. It takes numbers, texts and lists.")
-
-
-def _words(hint: Any) -> str:
-    simple = {float: "a number", int: "a whole number", bool: "true or false", str: "a text"}
-    if hint in simple:
-        return simple[hint]
-    arguments = typing.get_args(hint)
-    if typing.get_origin(hint) is tuple:
-        if arguments[-1] is ...:
-            return f"a list, each item {_words(arguments[0])}"
-        return "[" + ", ".join(_words(a) for a in arguments) + "]"
-    return "a table"
 
 
 def _check(recipe: Recipe) -> None:
@@ -334,9 +263,6 @@ def _table_name(recipe: Recipe, table: object) -> str:
     return next(item.name for item in fields(recipe) if getattr(recipe, item.name) is table)
 
 
-# --- overrides --------------------------------------------------------------------------------
-
-
 def _override(recipe: Recipe, text: str) -> Recipe:
     """The recipe with one ``dotted.key=value`` changed."""
     key, sign, value = text.partition("=")
@@ -347,12 +273,12 @@ def _override(recipe: Recipe, text: str) -> Recipe:
     if key not in known and not key.startswith("network.options."):
         raise RecipeError(f"no such key in a recipe: {key}. {nearest(key, known)}")
     content = recipe.as_dict()
-    *tables, last = key.split(".")
+    *above, last = key.split(".")
     inside = content
-    for table in tables:
-        inside = inside.setdefault(table, {})
+    for name in above:
+        inside = inside.setdefault(name, {})
     inside[last] = _parsed(value)
-    return _build(Recipe, content, "")
+    return tables.build(Recipe, content, "")
 
 
 def _parsed(text: str) -> Any:
@@ -370,48 +296,3 @@ def dotted_keys() -> Iterable[str]:
             yield from (f"{name}.{item.name}" for item in fields(hint))
         else:
             yield name
-
-
-# --- writing ----------------------------------------------------------------------------------
-
-
-def _plain(value: Any) -> Any:
-    if is_dataclass(value) and not isinstance(value, type):
-        hints = typing.get_type_hints(type(value))
-        found = {item.name: _plain(getattr(value, item.name)) for item in fields(value)}
-        return {k: float(v) if hints[k] is float else v for k, v in found.items()}
-    if isinstance(value, tuple | list):
-        return [_plain(v) for v in value]
-    return dict(value) if isinstance(value, dict) else value
-
-
-def _toml(content: dict[str, Any], prefix: str = "") -> str:
-    lines = [
-        f"{_key(key)} = {_value(v)}"
-        for key, v in content.items()
-        if not isinstance(v, dict) and v is not None
-    ]
-    text = "\n".join(lines) + "\n" if lines else ""
-    for key, value in content.items():
-        if isinstance(value, dict) and (value or not prefix):
-            name = f"{prefix}{_key(key)}"
-            text += f"\n[{name}]\n{_toml(value, f'{name}.')}"
-    return text
-
-
-def _key(name: str) -> str:
-    bare = name and all(c.isascii() and (c.isalnum() or c in "_-") for c in name)
-    return name if bare else _text(name)
-
-
-def _value(value: Any) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, list):
-        return "[" + ", ".join(_value(v) for v in value) + "]"
-    return _text(value) if isinstance(value, str) else repr(value)
-
-
-def _text(value: str) -> str:
-    """JSON's escapes are TOML's, but for DEL, which TOML wants escaped."""
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
