@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import ctypes
 import os
-import threading
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -18,9 +17,14 @@ from torch import Tensor
 from torch.nn import functional
 
 from hilum import machine
+from hilum.films import resize
+from hilum.native import library
 from hilum.networks import kernels
-from hilum.networks.kernels import library
+from hilum.training.augment import Augmentation, augment
 
+EVERYTHING = Augmentation(
+    flip=True, rotation=10, blur=1.5, sharpen=1.5, gamma=0.7, contrast=0.5, field=0.3, noise=0.05
+)
 needs_kernels = pytest.mark.usefixtures("built")
 DTYPES = [torch.float32, torch.bfloat16]
 NHWC = torch.channels_last
@@ -350,46 +354,9 @@ class TestAbsent:
         assert torch.equal(y, functional.relu(functional.max_pool2d(x, 2)))
         assert torch.equal(kernels.framed_conv(x, weight), torch_framed(x, weight))
 
-    @pytest.mark.parametrize(
-        "flags, said", [({"sse2"}, "AVX2"), (library.LEVELS["x86-64-v3"], "no C++ compiler")]
-    )
-    def test_the_reason_is_named(self, flags, said, monkeypatch):
-        monkeypatch.setattr(machine, "cpu_flags", lambda: frozenset(flags))
-        monkeypatch.setenv("CXX", "no-such-compiler")
-        monkeypatch.setattr(library, "PREBUILT", Path("/nonexistent"))
-        found, reason = library.load.__wrapped__()
-        assert found is None and said in reason
-
-    def test_a_compiler_that_fails_leaves_nothing_behind(self, tmp_path, monkeypatch):
-        monkeypatch.setattr(library, "FOLDER", tmp_path)
-        (tmp_path / "kernels.cpp").write_text("this is no program")
-        if library.shutil.which("g++") is None:
-            pytest.skip("needs g++")
-        with pytest.raises(library.Unavailable, match="could not build"):
-            library.compile_to(tmp_path / "made" / "kernels.so", list(library.FLAGS))
-        assert not (tmp_path / "made").exists()
-
 
 @needs_kernels
-class TestLibrary:
-    def test_two_that_build_at_once_both_get_it(self, tmp_path, monkeypatch):
-        monkeypatch.setenv("HILUM_CACHE", str(tmp_path))
-        monkeypatch.setattr(library, "FOLDER", tmp_path)
-        small = 'extern "C" __attribute__((visibility("default"))) int answer() { return 42; }'
-        (tmp_path / "kernels.cpp").write_text(small)
-        found: list[Path] = []
-
-        def build() -> None:
-            found.append(library._built("x86-64-v3")[0])
-
-        both = [threading.Thread(target=build) for _ in range(2)]
-        for one in both:
-            one.start()
-        for one in both:
-            one.join()
-        assert found[0] == found[1] and [found[0]] == list((tmp_path / "kernels").glob("*.so"))
-        assert ctypes.CDLL(str(found[0])).answer() == 42
-
+class TestThreadsAndBuilds:
     def test_a_forked_process_computes_too(self, threads):
         """Threads do not survive a fork."""
         torch.set_num_threads(3)
@@ -420,6 +387,8 @@ class TestLibrary:
         library.compile_to(path, library.flags("x86-64-v3"))
         x, weight, bias = draw(1, 2, 32, 33, 30), draw(2, 32, 32, 3, 3) / 10, draw(3, 32)
         films, first = draw(4, 2, 1, 33, 30), draw(5, 32, 1, 3, 3)
+        numbers = torch.arange(9)
+        pixels = torch.randint(0, 256, (9, 41, 41)).to(torch.uint8)
 
         def everything() -> list[Tensor]:
             return [
@@ -427,9 +396,13 @@ class TestLibrary:
                 *gradients(kernels.first_block, films, first, bias),
                 *gradients(kernels.relu_pool, x.bfloat16()),
                 *gradients(kernels.framed_conv, x, weight),
+                augment(pixels, numbers, 0, 0, EVERYTHING),
             ]
 
         wide, built = everything(), ctypes.CDLL(str(path))
+        film = pixels.flatten(0, 1).numpy()
+        as_bytes = [resize._by(one, film, 50) for one in (library.load()[0], built)]
+        np.testing.assert_array_equal(*as_bytes)
         monkeypatch.setattr(library, "load", lambda: (built, "x86-64-v3"))
         for a, b in zip(wide, everything(), strict=True):
             assert distance(a, b) < 2e-5

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from hilum.native import library
 from hilum.networks import kernels
-from hilum.networks.kernels import library
 
 
 @pytest.fixture(autouse=True)

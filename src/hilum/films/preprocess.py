@@ -7,10 +7,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from hilum.errors import UsageError
-from hilum.films import polarity
+from hilum.films import polarity, resize
 from hilum.films.radiograph import Pixels, Radiograph, Reason
 from hilum.storage import digest
 
@@ -96,14 +95,4 @@ def _pixels(radiograph: Radiograph, size: int) -> tuple[NDArray[np.uint8], Pixel
     # A decoder's own scaling may stand in for the first part of the resize only as long as twice
     # the target is left for the filter to work on.
     found = radiograph.decode(2 * size)
-    return _resize(found.values, size), found
-
-
-def _resize(values: NDArray[Any], size: int) -> NDArray[np.uint8]:
-    """Both sides to ``size`` by a triangle filter whose support grows with the reduction."""
-    if values.dtype == np.uint8:
-        image = Image.fromarray(values)
-        return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR))
-    image = Image.fromarray(np.asarray(values, np.float32))
-    resized = np.asarray(image.resize((size, size), Image.Resampling.BILINEAR))
-    return np.clip(np.rint(resized), 0, 255).astype(np.uint8)  # rint: half to even
+    return resize.square(found.values, size), found

@@ -19,9 +19,9 @@ from hilum.datasets.cache import Cache
 from hilum.datasets.manifest import Manifest
 from hilum.errors import Refused
 from hilum.machine import Place
+from hilum.native import library
 from hilum.networks import arithmetic
 from hilum.networks.build import build, layer_table
-from hilum.networks.kernels import library
 from hilum.progress import SILENT, Progress
 from hilum.storage import atomic_write
 from hilum.training import group, leader, memory, placement

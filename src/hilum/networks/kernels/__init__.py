@@ -21,7 +21,7 @@ or number of channels, a graph being traced), so a caller need not ask. What is 
 - A NaN or an infinity comes out as NaN; it may spread over the tile of 4 × 4 outputs around it.
 - No result depends on the number of threads.
 
-See ``kernels.cpp`` for how, ``library.py`` for what is compiled and when, ``functions.py`` for how
+See ``hilum.native`` for how and for what is compiled when, ``functions.py`` for how
 torch differentiates them.
 """
 
@@ -35,7 +35,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from hilum import machine
-from hilum.networks.kernels import functions, library
+from hilum.native import library
+from hilum.networks.kernels import functions
 
 __all__ = [
     "alone",

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from hilum.networks.kernels import library
+from hilum.native import library
 
 NHWC = torch.channels_last
 NAMES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}

@@ -95,8 +95,8 @@ def _compiler_version(path: str) -> str:
     return said.stdout.splitlines()[0]
 
 
-def _built(level: str) -> tuple[Path, str]:
-    """The library's path, and where it is from; built if it is not there."""
+def place(level: str) -> tuple[Path, str]:
+    """Where the library is or will be, and where it is from; raises ``Unavailable``."""
     travelled = PREBUILT / f"{level}.so"
     if travelled.exists():
         return travelled, "prebuilt"
@@ -107,12 +107,17 @@ def _built(level: str) -> tuple[Path, str]:
         raise Unavailable(f"the C++ compiler does not answer ({error})") from error
     sources = sorted([*FOLDER.glob("*.cpp"), *FOLDER.glob("*.hpp")])
     key = storage.digest(*sources, " ".join(chosen), version)[:16]
-    path = machine.cache_folder() / "kernels" / f"{level}-{key}.so"
+    return machine.cache_folder() / "kernels" / f"{level}-{key}.so", f"built by {version}"
+
+
+def _built(level: str) -> tuple[Path, str]:
+    """The same; built if it is not there."""
+    path, origin = place(level)
     if not path.exists():
         with storage.lock(path.with_suffix(".lock"), wait=True):  # one builds, others wait for it
             if not path.exists():
-                compile_to(path, chosen)
-    return path, f"built by {version}"
+                compile_to(path, flags(level))
+    return path, origin
 
 
 @cache
@@ -128,6 +133,20 @@ def load() -> tuple[ctypes.CDLL | None, str]:
         return None, str(error)
     except OSError as error:  # a cache folder that cannot be written or does not allow programs
         return None, f"the library cannot be written or loaded ({error})"
+
+
+def ready() -> ctypes.CDLL | None:
+    """The library where it need not be built first, else None; it may be ready the next time."""
+    path = _expected()
+    return load()[0] if path is not None and path.exists() else None
+
+
+@cache
+def _expected() -> Path | None:
+    try:
+        return place(level())[0]
+    except (Unavailable, OSError):
+        return None
 
 
 def build_ahead() -> None:

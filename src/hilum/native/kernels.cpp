@@ -1,7 +1,7 @@
 // Layers for the CPU: blocks of "3x3 convolution without a frame, bias, ReLU, 2x2 max-pooling", and
 // what residual networks are made of: the convolution in a frame of zeros (framed.hpp), and batch
 // normalisation with the sum and the ReLU behind it (norm.hpp). Beside them the augmentation of films
-// (augment.hpp).
+// (augment.hpp), and their resizing before (resize.hpp).
 //
 // Maps are NHWC (torch's channels_last), float or bfloat16 in memory, sums in float. In a block a
 // pooled pixel keeps its winner as one byte: the place 0..3 in its 2x2 window, row by row, or DEAD where
@@ -16,6 +16,7 @@
 #include "framed.hpp"
 #include "norm.hpp"
 #include "pooling.hpp"
+#include "resize.hpp"
 #include "winners.hpp"
 #include "winograd.hpp"
 
@@ -67,6 +68,10 @@ EXPORT augment_float32(const uint8_t* films, const float* affine, const float* s
                        const Shape* s, int threads) {
     augment(films, {affine, sharpness, gamma, contrast, field, noise, row, cutout}, y, s->films,
             s->width, threads);
+}
+
+EXPORT resize_uint8(const uint8_t* film, uint8_t* out, int height, int width, int size) {
+    resize(film, out, height, width, size);
 }
 
 // `beside` is null where nothing is added, `dbeside` too; y is null where there is no ReLU.

@@ -1,0 +1,77 @@
+"""The compiled library: found, built once, refused with a reason."""
+
+import ctypes
+import shutil
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hilum import machine
+from hilum.native import library
+
+needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
+SMALL = 'extern "C" __attribute__((visibility("default"))) int answer() { return 42; }'
+
+
+@pytest.fixture
+def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A library of one function, not yet built."""
+    monkeypatch.setenv("HILUM_CACHE", str(tmp_path))
+    monkeypatch.setattr(library, "FOLDER", tmp_path)
+    monkeypatch.setattr(machine, "cpu_flags", lambda: frozenset(library.LEVELS["x86-64-v3"]))
+    (tmp_path / "kernels.cpp").write_text(SMALL)
+    kept = library.load, library._expected
+    for function in kept:
+        function.cache_clear()
+    yield tmp_path / "kernels"
+    for function in kept:
+        function.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"), [({"sse2"}, "AVX2"), (library.LEVELS["x86-64-v3"], "no C++ compiler")]
+)
+def test_the_reason_is_named(flags: set, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "cpu_flags", lambda: frozenset(flags))
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    monkeypatch.setattr(library, "PREBUILT", Path("/nonexistent"))
+    found, reason = library.load.__wrapped__()
+    assert found is None and said in reason
+    assert library._expected.__wrapped__() is None
+
+
+@needs_compiler
+def test_a_compiler_that_fails_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(library, "FOLDER", tmp_path)
+    (tmp_path / "kernels.cpp").write_text("this is no program")
+    with pytest.raises(library.Unavailable, match="could not build"):
+        library.compile_to(tmp_path / "made" / "kernels.so", list(library.FLAGS))
+    assert not (tmp_path / "made").exists()
+
+
+@needs_compiler
+def test_two_that_build_at_once_both_get_it(small: Path) -> None:
+    found: list[Path] = []
+
+    def build() -> None:
+        found.append(library._built("x86-64-v3")[0])
+
+    both = [threading.Thread(target=build) for _ in range(2)]
+    for one in both:
+        one.start()
+    for one in both:
+        one.join()
+    assert found[0] == found[1] and [found[0]] == list(small.glob("*.so"))
+    assert ctypes.CDLL(str(found[0])).answer() == 42
+
+
+@needs_compiler
+def test_who_only_takes_what_is_there_builds_nothing(small: Path) -> None:
+    assert library.ready() is None and not small.exists()
+    library._built("x86-64-v3")
+    built = library.ready()
+    assert built is not None and built.answer() == 42
