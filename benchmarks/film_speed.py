@@ -34,6 +34,7 @@ from hilum.films.preprocess import Preprocessing, preprocess
 from hilum.films.read import read
 from hilum.films.workers import Workers
 from hilum.machine import processor
+from hilum.native import library
 from hilum.storage import write_json
 
 SETS = {
@@ -101,6 +102,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("docs/records/films/speed.json"))
     options = parser.parse_args()
     folder = Path(os.environ["HILUM_FILMS"])
+    library.load()  # as training does before it fills a cache
     rows = []
     with Workers(1) as workers, tempfile.NamedTemporaryFile() as file:
         for name, cases in SETS.items():
