@@ -126,3 +126,13 @@ def test_leaks_are_found_with_their_rows():
     )
     (leak,) = leaks(manifest)
     assert (leak.patient, leak.parts, leak.rows) == ("p", ("train", "test"), (0, 2))
+
+
+def test_films_of_no_part_follow_their_patient_into_a_published_part():
+    """A row without a part is no way for a patient of the test part into training."""
+    patient, label = cohort(list(range(90)))
+    part = ["test" if who in ("p1", "p2", "p5") else "" for who in patient]
+    part[patient.index("p2")] = part[patient.index("p5")] = ""
+    parts, _ = draw_parts(patient, label, part, {"validation": 0.15})
+    for who in ("p1", "p2", "p5"):
+        assert {p for p, owner in zip(parts, patient, strict=True) if owner == who} == {"test"}

@@ -46,7 +46,8 @@ def draw_parts(
 
     A patient falls into a part by his own hash alone, so a film more or less moves nobody else,
     and all films of a patient stay together. The share of films is near the fraction, not equal
-    to it. Films of published parts stay where they are; what is not drawn is ``train``.
+    to it. Films of published parts stay where they are, and films of no part whose patient is in
+    one follow him there; what is not drawn is ``train``.
 
     Parameters
     ----------
@@ -70,6 +71,8 @@ def draw_parts(
             f"no room for training: --validation {validation:g} and --test {test:g}. "
             "Choose shares of at least 0 that sum to less than 1."
         )
+    kept = {who: p for who, p in zip(patient, part, strict=True) if p not in ("", "train")}
+    part = [p or kept.get(who, "") for who, p in zip(patient, part, strict=True)]
     free = np.array([p in ("", "train") for p in part], bool)
     wanted = {name for name, share in (("test", test), ("validation", validation)) if share > 0}
     for attempt in range(_SALTS):
