@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from hilum.datasets.manifest import Manifest
 
 UNREADABLE = 0.02  # share above which training refuses
-FEW = 30  # films of a class in a part, below which one film moves a rate by more than 3 points
+FEW = 30  # films of a class in a part, below which one film moves a rate by more than 3 points;
+#           films of a part, from which on its share of positives is told
 RARE = 0.05  # share of the rarer class
 APART = 0.15  # difference of the share of positives between parts
 CLUSTERED = 1.5  # films a patient, from which on counting films as independent misleads
@@ -225,7 +226,7 @@ def _balance(manifest: Manifest, seen: Survey) -> Iterator[Finding]:
         n0, n1 = count
         if not n0 + n1:
             continue
-        if min(n0, n1) >= FEW:
+        if min(n0, n1) and n0 + n1 >= FEW:
             shares[part] = n1 / (n0 + n1)
         rarer, fewest = (positive, n1) if n1 <= n0 else (negative, n0)
         told = f"{n0:,} {negative}, {n1:,} {positive}"
@@ -257,7 +258,7 @@ def _balance(manifest: Manifest, seen: Survey) -> Iterator[Finding]:
                 "Read recall, specificity, precision and AUROC.",
                 {negative: n0, positive: n1},
             )
-    if len(shares) > 1 and max(shares.values()) - min(shares.values()) > APART:
+    if len(shares) > 1 and max(shares.values()) - min(shares.values()) >= APART:
         told = ", ".join(f"{share:.0%} in {part or 'no part'}" for part, share in shares.items())
         yield Finding(
             "unequal-balance",
