@@ -70,14 +70,15 @@ def test_no_network_tells_the_manual_way(hub):
     assert "\n" not in str(caught.value)
 
 
-def test_without_kagglehub_the_manual_way_is_told(monkeypatch):
+def test_without_kagglehub_the_manual_way_is_told(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "kagglehub", None)
     with pytest.raises(Refused, match=r"pip install kagglehub.*By hand: .*hilum index"):
-        get("nih")
+        get("nih", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_set_that_is_not_on_kaggle():
-    with pytest.raises(Refused, match="By hand"):
+    with pytest.raises(Refused, match=r"By hand: .*medmnist\.com, then hilum index FILE\.npz\.$"):
         get("pneumoniamnist")
 
 

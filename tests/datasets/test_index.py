@@ -207,7 +207,7 @@ def test_a_manifest_is_read_as_it_is(write, root, tmp_path):
     ("paths", "error", "message"),
     [
         ([], Refused, "no films"),
-        (["NORMAL/a.png"], Refused, "only one class: 1 films of NORMAL"),
+        (["NORMAL/a.png"], Refused, "only one class: 1 film of NORMAL"),
         (["NORMAL/a.png", "b.png"], UsageError, "outside any class folder"),
         (["train/a.png", "train/NORMAL/b.png"], UsageError, "outside any class folder"),
     ],
@@ -240,3 +240,28 @@ def test_a_task_that_folders_do_not_ask_is_refused(write, root):
     assert index(root, draw=False, task="pneumonia").task == "pneumonia"
     with pytest.raises(UsageError, match="no such task here: foo"):
         index(root, draw=False, task="foo")
+
+
+def test_options_that_would_change_nothing_are_refused(write, root, tmp_path):
+    write(*kermany(20))
+    with pytest.raises(UsageError, match="--images is for the films that a table names"):
+        index(root, images=[tmp_path])
+    index(root).write(tmp_path / "films.csv")
+    for option in (
+        {"kind": "table"},
+        {"positive": "NORMAL"},
+        {"task": "effusion"},
+        {"validation": 0.3},
+        {"test": 0.0},
+        {"images": (str(tmp_path),)},
+    ):
+        with pytest.raises(UsageError, match=f"--{next(iter(option))} changes nothing"):
+            open_data(tmp_path / "films.csv", **option)
+    same = {"kind": "folders", "positive": "PNEUMONIA", "task": "pneumonia", "images": ()}
+    assert len(open_data(tmp_path / "films.csv", **same, validation=0.15, test=0.15)) == 50
+
+
+def test_one_class_of_several_names_asks_for_the_positive_one(write, root):
+    write("bacteria/a.png", "virus/b.png")
+    with pytest.raises(Refused, match=r"2 films of bacteria and virus.*--positive"):
+        index(root)

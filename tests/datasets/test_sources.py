@@ -68,6 +68,26 @@ def test_nih_official_lists(nih):
         assert part == ("train" if int(path.split("/")[-1][:8]) < 12 else "test")
 
 
+def test_lines_of_the_lists_without_an_ending_or_a_film(nih):
+    """What a list names counts by its stem; what it names in vain is told."""
+    stems = [f"{i:08d}_00{k}" for i in range(20) for k in range(2)]
+    (nih / "train_val_list.txt").write_text("\n".join(stems[:24]) + "\n99999999_000\n")
+    (nih / "test_list.txt").write_text("\r\n".join(f"images/{stem}.png" for stem in stems[24:]))
+    manifest = index(nih, draw=False)
+    for part, path in zip(manifest.part, manifest.path, strict=True):
+        assert part == ("train" if int(path.split("/")[-1][:8]) < 12 else "test")
+    assert (
+        "left out: 1 line of train_val_list.txt, the table has no such film (99999999_000)."
+        in manifest.remarks()
+    )
+
+
+def test_another_positive_class_than_the_question_asks_for_is_refused(nih):
+    assert index(nih, positive="pneumonia", draw=False).classes[1] == "Pneumonia"
+    with pytest.raises(UsageError, match=r"not the positive class: No Finding.*--task"):
+        index(nih, positive="No Finding")
+
+
 @pytest.mark.parametrize("name", ["train_val_list", "test_list"])
 def test_a_list_of_nihs_that_is_broken(nih, name):
     packed = gzip.compress(b"00000001_000.png\n" * 99)

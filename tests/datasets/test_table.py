@@ -76,6 +76,8 @@ def test_minus_one_is_unknown_and_no_negative_number_is_a_class(films, root):
     assert len(manifest) == 10
     with pytest.raises(Refused, match=r"no films: .*labels\.csv\. 20 rows left out, their label"):
         index(table(root, "path,label", *(f"films/{i}.png,-1" for i in range(20))))
+    with pytest.raises(Refused, match=r"only one class: 10 films of 1 .*\(10 rows left out, their"):
+        index(table(root, "path,label", *(f"films/{i}.png,{(1, -1)[i % 2]}" for i in range(20))))
     for label in ("-2", "- 0.5", "\u22122", "nan"):
         path = table(root, "path,label", *rows[:-1], f"films/19.png,{label}")
         for positive in (None, "1"):

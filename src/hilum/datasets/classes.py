@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from hilum.datasets.manifest import number_of
 from hilum.errors import Refused, UsageError, nearest
 
 NEGATIVE = {
@@ -76,7 +77,7 @@ def is_unknown(label: str) -> bool:
     return _number(label) == -1
 
 
-def meaning(names: Sequence[str], positive: str | None, where: str) -> Meaning:
+def meaning(names: Sequence[str], positive: str | None, where: str, left_out: str = "") -> Meaning:
     """Labels from class names.
 
     Parameters
@@ -84,6 +85,7 @@ def meaning(names: Sequence[str], positive: str | None, where: str) -> Meaning:
     names : the class of each film as the source writes it, ``""`` where it says nothing
     positive : the class that counts as positive; all others are then negative
     where : the source, for messages
+    left_out : what of the source is not among the films and why, where a class is missed
 
     Raises
     ------
@@ -120,10 +122,16 @@ def meaning(names: Sequence[str], positive: str | None, where: str) -> Meaning:
         task = "pneumonia"
     no = set(counted) - yes
     if not yes or not no:
-        only = ", ".join(sorted(counted))
+        only = " and ".join(sorted(counted))
+        told = f" ({left_out})" if left_out else ""
+        advice = (
+            "Add films of the other, or mend its labels."
+            if len(counted) == 1
+            else "Say with --positive which of these is positive."
+        )
         raise Refused(
-            f"only one class: {sum(counted.values())} films of {only} in {where}. "
-            "Two are needed to learn or to judge; name the positive one with --positive."
+            f"only one class: {number_of(sum(counted.values()), 'films')} of {only} in "
+            f"{where}{told}. Two are needed to learn or to judge. {advice}"
         )
     label = {**dict.fromkeys(no, 0), **dict.fromkeys(yes, 1), "": -1}
     return Meaning(

@@ -23,6 +23,7 @@ class PublishedSet:
     films : films that it holds
     handle : its name on Kaggle, ``owner/name``; of a competition ``name`` alone; ``""``: not there
     page : where a person finds it, with its terms
+    archive : hilum reads it packed, as it is
     """
 
     name: str
@@ -31,11 +32,13 @@ class PublishedSet:
     about: str
     handle: str
     page: str
+    archive: bool = False
 
     @property
     def manual(self) -> str:
         """How to get it by hand, in one sentence."""
-        return f"By hand: download it from {self.page}, unpack it, then hilum index FOLDER."
+        then = "then hilum index FILE.npz" if self.archive else "unpack it, then hilum index FOLDER"
+        return f"By hand: download it from {self.page}, {then}."
 
 
 _KAGGLE = "https://www.kaggle.com"
@@ -89,6 +92,7 @@ SETS = {
             "Kermany's films at 28 to 224 pixels as one .npz archive",
             "",
             "https://medmnist.com",
+            archive=True,
         ),
     )
 }
@@ -117,8 +121,8 @@ def get(name: str, out: Path | str | None = None, progress: Progress = SILENT) -
     if name not in SETS:
         raise UsageError(f"no such data set: {name}. {nearest(name, SETS)}")
     chosen = SETS[name]
-    target = new_folder(out) if out is not None else None
     download = _downloader(chosen)
+    target = new_folder(out) if out is not None else None
     progress.say(f"{chosen.name}: {chosen.about}. Licence: {chosen.licence}.")
     with progress.stage(f"fetching {name}"):
         try:

@@ -15,7 +15,7 @@ import numpy as np
 
 from hilum import names
 from hilum.datasets import classes, provenance, split
-from hilum.datasets.manifest import PARTS, Manifest, is_manifest
+from hilum.datasets.manifest import PARTS, Manifest, is_manifest, number_of
 from hilum.datasets.sources import class_folders, dicom, medmnist, nih, openi, rsna, table
 from hilum.datasets.sources.listing import Listing, Request, common_folder, existing
 from hilum.errors import LeakError, Refused, UsageError, nearest
@@ -23,14 +23,15 @@ from hilum.progress import SILENT, Progress
 
 # A published validation part of fewer films is merged into train: Kermany's has 16.
 FEW = 100
+SHARE = 0.15  # of the patients, for a part that is drawn
 
 
 def index(
     *sources: str | Path,
     kind: str | None = None,
     positive: str | None = None,
-    validation: float = 0.15,
-    test: float = 0.15,
+    validation: float = SHARE,
+    test: float = SHARE,
     allow_leak: bool = False,
     task: str | None = None,
     draw: bool = True,
@@ -66,17 +67,22 @@ def index(
     if chosen not in KINDS:
         raise UsageError(f"no such kind of source: {chosen}. {nearest(chosen, KINDS)}")
     request = Request(paths, existing(images), task, progress)
+    if request.images and chosen in ("folders", "medmnist"):
+        raise UsageError(
+            f"--images is for the films that a table names: {request.images[0]}. "
+            f"{paths[0]} is no table; name that folder as a source, or leave it out."
+        )
     with progress.stage("listing films"):
         listing = KINDS[chosen](request)
         if chosen in ("folders", "table"):
             dicom.know_patients(listing, progress)
     where = ", ".join(str(path) for path in paths)
     if not listing.file:
-        left = "".join(
-            f"{note['films']} {note['what']} left out, {note['why']}; "
-            for note in listing.notes.get("left_out", [])
+        passed = number_of(len(listing.stray), "files")
+        told = listing.told_left_out() or f"{passed} there and no film among them"
+        raise Refused(
+            f"no films: {where}. {told[0].upper() + told[1:]}. Check the path and the labels."
         )
-        raise Refused(f"no films: {where}. {left}{len(listing.stray)} other files are there.")
     listing.stray = [name for name in listing.stray if name != provenance.FILE]
     manifest = _labelled(listing, positive, task, where)
     manifest.notes.update(provenance.about(paths, chosen, listing.file))
@@ -102,6 +108,7 @@ def open_data(
         sources = (sources,)
     if len(sources) == 1 and is_manifest(path := Path(sources[0]).expanduser()):
         manifest = Manifest.read(path)
+        _refuse_options(manifest, path, options)
         if not manifest.root.is_dir():
             raise UsageError(
                 f"the films' folder is not there: {manifest.root}, named by {path}. "
@@ -113,6 +120,27 @@ def open_data(
     for line in manifest.remarks():
         progress.say(line)
     return manifest
+
+
+def _refuse_options(manifest: Manifest, path: Path, options: dict[str, Any]) -> None:
+    """``UsageError`` for an option of ``index`` that would change nothing in a manifest."""
+    settled = {
+        "kind": (None, manifest.notes.get("kind")),
+        "positive": (None, manifest.classes[1]),
+        "task": (None, manifest.task),
+        "validation": (SHARE,),
+        "test": (SHARE,),
+    }
+    for name, same in settled.items():
+        if options.get(name, same[0]) not in same:
+            raise UsageError(
+                f"--{name} changes nothing in a manifest: {path} is taken as it is. Leave it out, "
+                "or give the source that it was made of."
+            )
+    if list(options.get("images", ())):
+        raise UsageError(
+            f"--images changes nothing in a manifest: {path} names its films itself. Leave it out."
+        )
 
 
 def tell_kind(paths: Sequence[Path]) -> str:
@@ -153,7 +181,14 @@ _NAMES = {"nih": nih.TABLES, "rsna": rsna.TABLES, "openi": openi.TABLES}
 def _labelled(listing: Listing, positive: str | None, task: str | None, where: str) -> Manifest:
     """Columns with labels, in the order of their paths, relative to one root."""
     _refuse_twice(listing.file)
-    meaning = classes.meaning(listing.name, positive or listing.positive, where)
+    if positive and listing.positive and classes.plain(positive) != classes.plain(listing.positive):
+        raise UsageError(
+            f"not the positive class: {positive}. The question asked of {where} is {listing.task}, "
+            f"whose positive class is {listing.positive}; --task asks another where there is one."
+        )
+    meaning = classes.meaning(
+        listing.name, positive or listing.positive, where, listing.told_left_out()
+    )
     if task is not None and not listing.task and task != meaning.task:
         raise UsageError(
             f"no such task here: {task}. The classes of {where} ask for {meaning.task} alone; "

@@ -276,8 +276,8 @@ def remarks(notes: dict[str, Any]) -> list[str]:
     lines = []
     if "leak" in notes:
         lines.append(
-            f"LEAK allowed: {notes['leak']} patients have films in two parts, so figures on these "
-            "parts flatter."
+            f"LEAK: {number_of(notes['leak'], 'patients')} with films in two parts, so "
+            "figures on these parts flatter."
         )
     if merged := notes.get("merged"):
         lines.append(
@@ -289,20 +289,31 @@ def remarks(notes: dict[str, Any]) -> list[str]:
         lines.append(f"drawn by patient: {shares}; adding films moves nobody.")
     if own := notes.get("patients", {}).get("own"):
         lines.append(
-            f"no patient is known for {own} films: each counts as a patient of its own. If some "
-            "belong together, index a table with a patient column."
+            f"no patient is known for {number_of(own, 'films')}: each counts as a patient of its "
+            "own. If some belong together, index a table with a patient column."
         )
     for left in notes.get("left_out", []):
         example = f" ({left['example']})" if "example" in left else ""
         lines.append(
-            f"left out: {left['films']} {left.get('what', 'films')}, {left['why']}{example}."
+            f"left out: {number_of(left['films'], left.get('what', 'films'))}, "
+            f"{left['why']}{example}."
         )
     if passed := notes.get("passed_over"):
         examples = f" ({', '.join(passed['examples'])})" if passed["examples"] else ""
-        lines.append(f"passed over: {passed['files']} files that are no films{examples}.")
+        lines.append(
+            f"passed over: {number_of(passed['files'], 'files')} that "
+            f"{'is no film' if passed['files'] == 1 else 'are no films'}{examples}."
+        )
     if notes.get("edited"):
         lines.append("the manifest was edited after it was written.")
     return lines
+
+
+def number_of(number: int, things: str) -> str:
+    """``3 films``, ``1 film``; ``things`` begins with a plural."""
+    first, *rest = things.split(" ", 1)
+    word = first.removesuffix("s") if number == 1 else first
+    return " ".join([str(number), word, *rest])
 
 
 def is_manifest(path: Path) -> bool:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from hilum.datasets.manifest import number_of
 from hilum.errors import UsageError, nearest
 from hilum.progress import SILENT, Progress
 
@@ -120,6 +121,13 @@ class Listing:
             note = {"films": films, "why": why, "what": what}
             note |= {"example": example} if example else {}
             self.notes.setdefault("left_out", []).append(note)
+
+    def told_left_out(self) -> str:
+        """What is not among the films and why, for messages; ``""`` where nothing is."""
+        return "; ".join(
+            f"{number_of(note['films'], note['what'])} left out, {note['why']}"
+            for note in self.notes.get("left_out", [])
+        )
 
 
 def part_named(name: str) -> str | None:

@@ -8,11 +8,11 @@ other is its complement.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping, Set
 from pathlib import Path
 
 from hilum.datasets.sources.listing import Listing, Request, common_folder
-from hilum.datasets.sources.table import Table, by_stem, text_of
+from hilum.datasets.sources.table import Table, by_stem, stem_of, text_of
 from hilum.errors import Refused, UsageError
 
 TABLES = ("Data_Entry_2017*.csv", "Data_Entry_2017*.csv.gz")
@@ -33,6 +33,7 @@ FINDINGS = (
     "Pneumothorax",
 )
 NOTHING = "No Finding"
+_LISTS = {"train_val_list": "train", "test_list": "test"}
 _IMAGE, _LABELS, _PATIENT = ("imageindex",), ("findinglabels",), ("patientid",)
 
 # "pneumonia" is pneumonia against no finding, "pneumonia-vs-all" against everything else; the
@@ -69,7 +70,7 @@ def read(request: Request) -> Listing:
     ages = table.column(("patientage",))
     sexes = table.column(("patientsex", "patientgender"))
     views = table.column(("viewposition",))
-    parts = _official(path.parent)
+    lists = _official(path.parent)
     folders = request.images or [path.parent]
     listing = Listing(path.parent, task=task)
     files = by_stem(folders, listing)
@@ -77,8 +78,8 @@ def read(request: Request) -> Listing:
     listing.positive = finding
     named: set[str] = set()
     missing = others = 0
-    for row, name in enumerate(names):
-        stem = name.rpartition(".")[0] or name
+    for row, film in enumerate(names):
+        stem = stem_of(film)
         named.add(stem)
         file = files.film(stem)
         if file is None:
@@ -98,7 +99,7 @@ def read(request: Request) -> Listing:
             file,
             label,
             _patient(people[row] or stem.partition("_")[0], row, path),
-            parts(stem),
+            _part(stem, lists),
             {
                 "view": views[row],
                 "age": _years(ages[row]),
@@ -115,6 +116,10 @@ def read(request: Request) -> Listing:
     listing.left_out(missing, "their film is not there", "rows")
     listing.left_out(others, f"neither {finding} nor {NOTHING}")
     listing.left_out(len(set(files) - named), "the table does not name them")
+    for name, listed in lists.items():
+        strange = listed - named
+        why, what = "the table has no such film", f"lines of {name}.txt"
+        listing.left_out(len(strange), why, what, min(strange, default=""))
     listing.root = common_folder([*folders]) if len(folders) > 1 else folders[0]
     return listing
 
@@ -144,26 +149,25 @@ def _patient(text: str, row: int, path: Path) -> str:
     return f"nih-{number.lstrip('0').zfill(8)}"
 
 
-def _official(folder: Path) -> Callable[[str], str]:
-    """``part(stem)`` by the official lists beside the table; ``""`` where there is none."""
-    train, test = _listed(folder, "train_val_list"), _listed(folder, "test_list")
-
-    def part(stem: str) -> str:
-        if train is not None and stem in train:
-            return "train"
-        if test is not None:
-            return "test" if stem in test else ""
-        return "" if train is None else "test"
-
-    return part
+def _part(stem: str, lists: Mapping[str, Set[str]]) -> str:
+    """The part of a film by the official lists; ``""`` where none of them tells."""
+    for name, part in _LISTS.items():
+        if stem in lists.get(name, ()):
+            return part
+    # Beside the training list alone all else is its complement.
+    return "test" if list(lists) == ["train_val_list"] else ""
 
 
-def _listed(folder: Path, name: str) -> set[str] | None:
-    for file in (folder / f"{name}.txt", folder / f"{name}.txt.gz"):
-        if file.is_file():
-            lines = text_of(file, "list of films", "text").splitlines()
-            return {line.strip().rpartition(".")[0] for line in lines} - {""}
-    return None
+def _official(folder: Path) -> dict[str, set[str]]:
+    """Stems of the official lists beside the table, by the name of the list."""
+    lists = {}
+    for name in _LISTS:
+        for file in (folder / f"{name}.txt", folder / f"{name}.txt.gz"):
+            if file.is_file():
+                lines = text_of(file, "list of films", "text").splitlines()
+                lists[name] = {stem_of(line.strip()) for line in lines} - {""}
+                break
+    return lists
 
 
 def _years(text: str) -> str:

@@ -181,7 +181,7 @@ def located(written: Sequence[str], images: Sequence[Path], listing: Listing) ->
         if file is None and text:
             if stems is None:
                 stems = by_stem(images, listing)
-            file = stems.film(_stem(text))
+            file = stems.film(stem_of(text))
         found.append(os.path.abspath(file) if file else None)
     return found
 
@@ -219,7 +219,7 @@ def by_stem(images: Iterable[Path], listing: Listing) -> Stems:
         here: set[str] = set()
         passed: list[str] = []
         for file in find_files([folder], passed=passed):
-            stem = _stem(file)
+            stem = stem_of(file)
             if stem in here:
                 stems.second.setdefault(stem, file)
             elif stem not in stems:
@@ -229,7 +229,8 @@ def by_stem(images: Iterable[Path], listing: Listing) -> Stems:
     return stems
 
 
-def _stem(path: str) -> str:
+def stem_of(path: str) -> str:
+    """A file's name without folders and ending."""
     return os.path.splitext(os.path.basename(path))[0]
 
 
