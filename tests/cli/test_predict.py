@@ -127,3 +127,15 @@ def test_a_folder_without_films_is_refused(
     (tmp_path / "empty").mkdir()
     assert run(["predict", str(tmp_path / "empty"), "--model", model]) == 3
     assert "no films" in capsys.readouterr().err
+
+
+def test_a_name_with_control_characters_stays_in_its_line(
+    grey_films: Path, model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    film = next(path for path in grey_films.rglob("*") if path.is_file())
+    odd = tmp_path / "two\nlines\x1b[31m.png"
+    odd.write_bytes(film.read_bytes())
+    assert run(["predict", str(odd), "--model", model]) == 0
+    assert r"two\nlines\x1b[31m.png  pneumonia" in capsys.readouterr().out
+    assert run(["predict", str(tmp_path / "no\nfilm.png"), "--model", model]) in (2, 4)
+    assert r"no\nfilm.png" in "".join(capsys.readouterr())

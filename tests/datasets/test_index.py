@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from hilum.datasets.index import index, open_data
@@ -265,3 +267,10 @@ def test_one_class_of_several_names_asks_for_the_positive_one(write, root):
     write("bacteria/a.png", "virus/b.png")
     with pytest.raises(Refused, match=r"2 films of bacteria and virus.*--positive"):
         index(root)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes with names are a matter of Unix")
+def test_a_pipe_among_films_is_not_waited_for(write, root):
+    write(*(f"{name}/{i}.png" for name in ("NORMAL", "PNEUMONIA") for i in range(3)))
+    os.mkfifo(root / "NORMAL" / "pipe.png")
+    assert len(index(root, draw=False)) == 7

@@ -72,6 +72,12 @@ def test_places_without_a_film(tmp_path: Path) -> None:
         os.close(reader)
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes with names are a matter of Unix")
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "film.dcm")
+    assert code_of(tmp_path / "film.dcm") == "not-a-film"
+
+
 def test_a_folder_of_films_names_no_type(tmp_path: Path) -> None:
     """Content alone tells the type: a PNG named .dcm and a DICOM film named .jpg are read."""
     (tmp_path / "a.dcm").write_bytes(png(GREY))

@@ -10,6 +10,7 @@ from importlib import import_module
 import click
 
 from hilum import __version__, machine
+from hilum.cli.display import plain
 from hilum.errors import HilumError, missing_extra, nearest
 
 # name: (where it is, one line for the list). Nothing is imported before it is called.
@@ -86,7 +87,7 @@ def run(arguments: list[str]) -> int:
         code = hilum.main(args=arguments, prog_name="hilum", standalone_mode=False)
         return code if isinstance(code, int) else 0
     except HilumError as error:
-        return _say(str(error), error.exit_code)
+        return _say(plain(str(error)), error.exit_code)
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message())
         return 2

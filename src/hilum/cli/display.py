@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -31,6 +32,14 @@ TRAINING: tuple[Column, ...] = (
     ("val_auroc", "val AUROC", 10, "{:.4f}"),
     ("lr", "rate", 9, "{:.2g}"),
 )
+
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+
+
+def plain(text: str) -> str:
+    """A text for one line of a terminal: control characters, as of file names, are escaped."""
+    return _CONTROL.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
 class Terminal(Progress):
@@ -93,11 +102,11 @@ class Terminal(Progress):
 
     def say(self, text: str) -> None:
         if not self.quiet:
-            click.echo(text, err=True)
+            click.echo("\n".join(map(plain, text.split("\n"))), err=True)
 
     def warn(self, text: str) -> None:
         label = click.style("warning:", fg="yellow", bold=True) if self._live else "warning:"
-        click.echo(f"{label} {text}", err=True)
+        click.echo(f"{label} {plain(text)}", err=True)
 
     def row(self, table: str, values: dict[str, object]) -> None:
         if self.quiet:
@@ -129,7 +138,7 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[object]], *, right: str 
     ----------
     right : one letter a column, ``r`` for columns that are aligned to the right
     """
-    cells = [[str(cell) for cell in row] for row in rows]
+    cells = [[plain(str(cell)) for cell in row] for row in rows]
     widths = [max(len(line[i]) for line in [list(heads), *cells]) for i in range(len(heads))]
     sides = [">" if i < len(right) and right[i] == "r" else "<" for i in range(len(heads))]
 

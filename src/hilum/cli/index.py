@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from hilum.cli import options
-from hilum.cli.display import print_json, table
+from hilum.cli.display import plain, print_json, table
 
 
 @click.command()
@@ -45,5 +45,5 @@ def index(sources: tuple[str, ...], out: str, quiet: bool, as_json: bool, **chos
     click.echo(table(heads, manifest.counts(), right="lrrrr"))
     if not quiet:
         for line in manifest.remarks():
-            click.echo(line, err=True)
+            click.echo(plain(line), err=True)
         click.echo(f"manifest: {target}", err=True)

@@ -90,7 +90,8 @@ def predict(
     if not paths:
         raise Refused(f"no films: {', '.join(films)}. {len(strays)} other files are there.")
     if strays:
-        progress.say(f"passed over: {len(strays)} files that are no films")
+        what = "file that is no film" if len(strays) == 1 else "files that are no films"
+        progress.say(f"passed over: {len(strays)} {what}")
     answering = load(model, allow_modified=allow_modified)
     if heatmaps is not None:
         new_folder(heatmaps)  # never over a film or another film's map

@@ -162,6 +162,8 @@ def _hashed(told: tuple[str, ...]) -> Known:
 
 def _is_dicom(file: str) -> bool:
     try:
+        if not Path(file).is_file():  # a pipe, say, which would be waited for
+            return False
         with Path(file).open("rb") as stream:
             return sniff(stream.read(256)) == "dicom"
     except OSError:
