@@ -132,24 +132,37 @@ def distance(hashes: NDArray[np.uint8], pairs: NDArray[np.int64]) -> NDArray[np.
 
 
 def strangers(folder: Path) -> list[object]:
-    """Pairs that were never one film: bits apart of 40,000 drawn pairs, correlation of all."""
+    """All pairs that are not one film: bits apart, correlation at the best of small shifts."""
     copies = np.stack([preprocess(read(path), SMALL) for path in find(folder)])
-    fine = duplicates._fine(copies).reshape(len(copies), -1)
-    fine -= fine.mean(axis=1, keepdims=True)
-    fine /= np.linalg.norm(fine, axis=1, keepdims=True)
-    near = []
-    for row in range(len(copies)):
-        alike = fine[row + 1 :] @ fine[row]
-        near += [(row, row + 1 + k) for k in np.flatnonzero(alike > 0.5).tolist()]
-    pairs = np.array([(a, b) for a, b in near if not np.array_equal(copies[a], copies[b])])
-    alike = np.array(list(duplicates.similarities(copies, pairs)))
-    drawn = np.sort(RNG.integers(0, len(copies), (40_000, 2)), axis=1)
-    apart = distance(hashed(copies), drawn[drawn[:, 0] != drawn[:, 1]])
-    total = len(copies) * (len(copies) - 1) // 2
-    return [
-        "strangers", total, apart.min(), int(np.median(apart)), int(np.quantile(apart, 0.95)),
-        "", "", f"{alike.max():.3f}", f"{(alike >= duplicates.ALIKE).sum() / total:.3f}",
-    ]  # fmt: skip
+    which = np.unique(copies.reshape(len(copies), -1), axis=0, return_inverse=True)[1].reshape(-1)
+    signs = 2 * np.unpackbits(hashed(copies), axis=1).astype(np.float32) - 1
+    fine, side, far = duplicates._fine(copies), SMALL.size, duplicates._SHIFT
+    inner = slice(far, side - far)
+    still = unit(fine[:, inner, inner])
+    counts, highest, alike = np.zeros(257, np.int64), 0.0, 0
+    blocks = np.array_split(np.arange(len(copies)), 12)
+    for rows in blocks:
+        other = (which[rows, None] != which) & (rows[:, None] < np.arange(len(copies)))
+        apart = np.rint((256 - signs[rows] @ signs.T) / 2).astype(np.int64)
+        counts += np.bincount(apart[other], minlength=257)
+    for dy in range(2 * far + 1):
+        for dx in range(2 * far + 1):
+            moved = unit(fine[:, dy : side - 2 * far + dy, dx : side - 2 * far + dx])
+            for rows in blocks:
+                likeness = still[rows] @ moved.T
+                likeness[which[rows, None] == which] = 0
+                highest = max(highest, float(likeness.max()))
+                alike += int((likeness >= duplicates.ALIKE).sum())
+    total, below = int(counts.sum()), np.cumsum(counts)
+    least = int(np.flatnonzero(counts)[0])
+    middle, most = (int(np.searchsorted(below, share * total)) for share in (0.5, 0.95))
+    return ["strangers", total, least, middle, most, "", "", f"{highest:.3f}",
+            f"{alike / total:.3f}"]  # fmt: skip
+
+
+def unit(films: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(n, pixels) of mean 0 and length 1, so that a product is a correlation."""
+    return duplicates._unit(films).reshape(len(films), -1)
 
 
 if __name__ == "__main__":
