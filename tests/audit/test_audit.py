@@ -76,6 +76,9 @@ def test_everything_that_is_wrong_is_found(content: dict[str, Any]) -> None:
     assert found["copies-across-parts"]["counts"]["file"] == 1
     assert found["copies-across-classes"]["counts"]["groups"] == 1
     assert found["unreadable"]["counts"] == {"truncated": 1, "not-a-film": 1}
+    assert re.search(
+        r"By class: 2 of \d+ NORMAL, 0 of \d+ PNEUMONIA\.", found["unreadable"]["meaning"]
+    )
     assert "ICC profile" in found["file-tells-class"]["title"]
     assert "fails on test" in found["file-tells-class"]["meaning"]
 

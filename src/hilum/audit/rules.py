@@ -177,8 +177,7 @@ def _reading(manifest: Manifest, seen: Survey) -> Iterator[Finding]:
             seen.unreadable,
             "unreadable",
             "could not be read",
-            "They count nowhere. Films that break are seldom a fair sample: look whether one class "
-            "or part has more of them.",
+            "They count nowhere. Films that break are seldom a fair sample.",
             "Fetch them again, or take them out. facts.csv names each with its reason.",
         ),
         (
@@ -198,7 +197,8 @@ def _reading(manifest: Manifest, seen: Survey) -> Iterator[Finding]:
             code,
             "serious" if serious else "warning",
             f"{len(items):,} of {len(manifest):,} films {title}",
-            meaning + (f" Above {UNREADABLE:.0%} training refuses." if serious else ""),
+            f"{meaning} {_by_class(manifest, [row for row, _ in items])}"
+            + (f" Above {UNREADABLE:.0%} training refuses." if serious else ""),
             advice,
             dict(Counter(reason.code for _, reason in items).most_common()),
             tuple(
@@ -216,6 +216,19 @@ def _reading(manifest: Manifest, seen: Survey) -> Iterator[Finding]:
             "Label them, or leave them out.",
             {"films": unknown},
         )
+
+
+def _by_class(manifest: Manifest, rows: Sequence[int]) -> str:
+    """How many of the films of each class these are, in a sentence."""
+    all_films, here = (
+        np.bincount(labels[labels >= 0], minlength=2)
+        for labels in (manifest.label, manifest.label[list(rows)])
+    )
+    told = (
+        f"{n:,} of {of:,} {name}"
+        for n, of, name in zip(here, all_films, manifest.classes, strict=True)
+    )
+    return f"By class: {', '.join(told)}."
 
 
 def _balance(manifest: Manifest, seen: Survey) -> Iterator[Finding]:
