@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hilum.decision import Calibration, Estimate, OperatingPoint, decide
+from hilum.decision import Calibration, Estimate, OperatingPoint, chance, decide
 
 
 @given(st.floats(0, 1), st.floats(0, 1))
@@ -41,3 +41,15 @@ def test_points_come_back_from_json() -> None:
 def test_estimates_are_readable() -> None:
     assert str(Estimate(0.5, 0.4, 0.6, 10, "Wilson")) == "0.500 (0.400–0.600)"
     assert str(Estimate(None, None, None, 0, "none")) == "–"
+
+
+def test_an_auroc_that_is_no_better_than_guessing_is_told() -> None:
+    def told(*numbers: float | None) -> str | None:
+        return chance(Estimate(*numbers, 73, "any"), "validation")
+
+    assert told(0.9, 0.51, 0.99) is None and told(0.6, None, None) is None
+    assert told(None, None, None) is None  # one class: nothing is known
+    for low in (0.42, 0.5, None):
+        said = told(0.5 if low is None else 0.55, low, low and 0.7)
+        assert said is not None and said.startswith("no better than chance, as far as these 73 ")
+    assert told(0.2, 0.1, 0.3) is not None and told(0.4, None, None) is not None

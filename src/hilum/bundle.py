@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from hilum.decision import Calibration, OperatingPoint
+from hilum.decision import Calibration, Estimate, OperatingPoint, chance
 from hilum.errors import BundleRefused, UsageError, nearest
 from hilum.films.preprocess import Preprocessing
 from hilum.storage import atomic_write, digest, new_folder, write_json
@@ -72,6 +72,12 @@ class Bundle:
                 f"{nearest(name, self.operating_points)}"
             )
         return self.operating_points[name]
+
+    @property
+    def chance(self) -> str | None:
+        """That it was no better than chance when it was sealed, as a sentence; else None."""
+        found = self.metrics.get("validation", {}).get("auroc")
+        return found and chance(Estimate(**found), "validation")
 
     def description(self) -> dict[str, Any]:
         """What ``bundle.json`` holds, without the digest."""

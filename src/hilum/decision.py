@@ -43,6 +43,23 @@ class Estimate:
         return asdict(self)
 
 
+def chance(auroc: Estimate, films: str) -> str | None:
+    """The sentence to say where an AUROC is no better than that of guessing; else None.
+
+    It is not where the value is one half or less, or its interval reaches down to one half.
+
+    Parameters
+    ----------
+    films : which, in words, for example ``"validation"``
+    """
+    if auroc.value is None or min(auroc.value, auroc.low or 1.0) > 0.5:
+        return None
+    return (
+        f"no better than chance, as far as these {auroc.n} films of {films} tell: AUROC {auroc}, "
+        "and 0.5 is guessing."
+    )
+
+
 @dataclass(frozen=True)
 class OperatingPoint:
     """A named threshold on a model's probability, and what it promises.

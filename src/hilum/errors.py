@@ -26,6 +26,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from importlib.util import find_spec
 
 
 class HilumError(Exception):
@@ -85,6 +86,17 @@ def missing_extra(error: ModuleNotFoundError) -> MissingExtra | None:
     """The extra behind a failed import, or None where the module belongs to none."""
     known = _EXTRAS.get((error.name or "").split(".")[0])
     return MissingExtra(*known) if known else None
+
+
+def require(extra: str) -> None:
+    """Raise ``MissingExtra`` where a package that an extra brings is not installed.
+
+    For what runs long before it would meet the package: nobody waits for a line that could have
+    been said at once. ``train`` brings what ``report`` does.
+    """
+    for module, (what, brings) in _EXTRAS.items():
+        if extra in ("train", brings) and find_spec(module) is None:
+            raise MissingExtra("training" if extra == "train" else what, extra)
 
 
 class PlaceUnavailable(Refused):

@@ -101,12 +101,13 @@ def digest(*parts: bytes | str | Path) -> str:
     return total.hexdigest()
 
 
-def new_folder(path: Path | str, *, marker: str | None = None) -> Path:
+def new_folder(path: Path | str, *, marker: str | None = None, option: str = "--out") -> Path:
     """Make a folder for a result; one that already holds files is refused, never overwritten.
 
     Parameters
     ----------
     marker : a file that may already be there (a lock)
+    option : with which another folder is named
 
     Raises
     ------
@@ -115,10 +116,12 @@ def new_folder(path: Path | str, *, marker: str | None = None) -> Path:
     path = Path(path)
     if path.exists():
         if not path.is_dir():
-            raise FolderTaken(f"there is a file of that name: {path}. Choose another with --out.")
+            raise FolderTaken(
+                f"there is a file of that name: {path}. Choose another with {option}."
+            )
         if any(entry.name != marker for entry in path.iterdir()):
             raise FolderTaken(
-                f"the folder holds another result: {path}. Choose another with --out."
+                f"the folder holds another result: {path}. Choose another with {option}."
             )
     try:
         path.mkdir(parents=True, exist_ok=True)

@@ -3,12 +3,14 @@ from __future__ import annotations
 import csv
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from hilum.bundle import Bundle
 from hilum.cli.app import run
+from hilum.decision import Estimate
 
 
 @pytest.fixture
@@ -119,6 +121,7 @@ def test_heat_maps_never_go_over_what_is_there(
     assert run([*call, str(tmp_path / "file" / "below")]) == 3
     errors = capsys.readouterr().err
     assert errors.count("hilum: ") == 3 and "Traceback" not in errors
+    assert "another with --heatmaps" in errors and "--out" not in errors
 
 
 def test_a_folder_without_films_is_refused(
@@ -139,3 +142,13 @@ def test_a_name_with_control_characters_stays_in_its_line(
     assert r"two\nlines\x1b[31m.png  pneumonia" in capsys.readouterr().out
     assert run(["predict", str(tmp_path / "no\nfilm.png"), "--model", model]) in (2, 4)
     assert r"no\nfilm.png" in "".join(capsys.readouterr())
+
+
+def test_a_model_that_only_guesses_is_warned_of(
+    grey_films: Path, bundle: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    auroc = Estimate(0.51, 0.4, 0.6, 90, "any").as_dict()
+    guesses = replace(bundle, metrics={"validation": {"auroc": auroc}})
+    folder = str(guesses.write(tmp_path / "guesses.hilum"))
+    assert run(["predict", str(grey_films), "--model", folder, "--quiet"]) == 0
+    assert "warning: this model is no better than chance" in capsys.readouterr().err

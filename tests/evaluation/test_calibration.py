@@ -81,3 +81,9 @@ def test_many_draws_of_many_films_are_taken_together_without_loss() -> None:
         alone = calibration.calibration_line(label, probability, w)
         assert together[0][i] == pytest.approx(float(alone[0]), abs=2e-3)
         assert together[1][i] == pytest.approx(float(alone[1]), abs=2e-3)
+
+
+def test_one_probability_for_every_film_has_no_slope() -> None:
+    label = np.array([0, 1, 1, 1])
+    slope, intercept = calibration.calibration_line(label, np.full(4, 0.5))
+    assert np.isnan(slope) and intercept == pytest.approx(np.log(3))

@@ -220,6 +220,15 @@ def test_warnings_say_what_makes_figures_worth_less(
     assert "were learnt" not in told and found.part == "test"
 
 
+def test_a_model_that_only_guesses_is_told_first(
+    films: Manifest, bundle: Bundle, tmp_path: Path, no_report: None
+) -> None:
+    turned = replace(films, label=np.random.default_rng(0).permutation(films.label))
+    found = judge(turned, bundle, out=tmp_path / "out")
+    assert found.warnings[0].startswith("brightness is no better than chance, as far as these")
+    assert not any("chance" in w for w in judge(films, bundle, out=tmp_path / "2").warnings)
+
+
 def test_one_class_only_is_told_and_still_reported(tmp_path: Path, bundle: Bundle) -> None:
     manifest = bright_films(tmp_path / "healthy", 10, classes=1)
     found = judge(manifest, bundle, out=tmp_path / "out")

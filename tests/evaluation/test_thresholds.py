@@ -154,3 +154,10 @@ def test_unknown_names_are_answered_with_the_nearest() -> None:
 def test_separation_names_each_condition() -> None:
     found = thresholds.separation(choice(50))
     assert set(found) == {"plain", "contrast"} and 0.5 < found["plain"] <= 1
+
+
+@pytest.mark.parametrize("logits", [np.zeros(8), -np.arange(8.0)], ids=["alike", "falling"])
+def test_logits_that_tell_nothing_give_each_film_the_share_of_positives(logits) -> None:
+    found = thresholds.fit_calibration(logits, np.array([0, 0, 0, 1, 0, 1, 1, 1]))
+    assert found.slope == 0
+    assert found.probability(logits) == pytest.approx(np.full(8, 0.5))

@@ -206,3 +206,11 @@ def test_find_follows_links_once(tmp_path: Path) -> None:
     (tmp_path / "view").symlink_to(tmp_path / "set")
     assert find(tmp_path / "set") == [film]
     assert [path.name for path in find(tmp_path / "view")] == ["a.png"]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes here")
+@pytest.mark.timeout(20)
+def test_a_named_pipe_is_no_film_and_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.jpg")
+    with pytest.raises(UnreadableFilm, match="this is not a file"):
+        read(tmp_path / "pipe.jpg")

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from hilum.bundle import Bundle
 
 HEAVY = ("torch", "scipy", "sklearn", "matplotlib")
@@ -67,3 +69,28 @@ def test_a_missing_extra_is_named_with_the_line_to_type(grey_films: Path) -> Non
     assert done.returncode == 3
     assert 'pip install "hilum[train]"' in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("command", ["evaluate", "audit"])
+def test_a_missing_extra_is_told_before_films_are_read(
+    command: str, grey_films: Path, bundle: Bundle, tmp_path: Path
+) -> None:
+    folder = tmp_path / "films"
+    for k, name in enumerate(("NORMAL", "PNEUMONIA")):
+        (folder / name).mkdir(parents=True)
+        for i, film in enumerate(sorted(grey_films.glob("*.png"))):
+            (folder / name / f"{k}{i}.png").write_bytes(film.read_bytes())
+    done = python(BLOCK, command, str(folder), "--out", str(tmp_path / "out"))
+    assert done.returncode == 3
+    assert 'pip install "hilum[report]"' in done.stderr
+    assert "decoding" not in done.stderr and not (tmp_path / "out").exists()
+
+
+def test_training_asks_for_all_that_it_will_need(monkeypatch: pytest.MonkeyPatch) -> None:
+    from hilum import errors
+
+    for absent in ("torch", "onnx", "matplotlib"):
+        with monkeypatch.context() as patch:
+            patch.setattr(errors, "find_spec", lambda name, absent=absent: name != absent or None)
+            with pytest.raises(errors.MissingExtra, match=r"^training needs.*train"):
+                errors.require("train")

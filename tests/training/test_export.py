@@ -67,7 +67,18 @@ def test_a_graph_that_is_not_finite_is_refused() -> None:
     with torch.no_grad():
         network.classifier.bias.fill_(float("nan"))
     model = export(network, 32)
-    with pytest.raises(TrainingStopped, match="inf"):
+    with pytest.raises(TrainingStopped, match="not finite"):
+        parity(network, model, films_of(20).pixels)
+
+
+def test_a_network_that_ran_away_is_told_as_one() -> None:
+    network = network_of("compact", 32)
+    with torch.no_grad():
+        network.classifier.weight.mul_(1e7)
+    model = export(network, 32)
+    with torch.no_grad():
+        network.classifier.weight.mul_(1.01)
+    with pytest.raises(TrainingStopped, match=r"has diverged.*Lower optimiser\.lr"):
         parity(network, model, films_of(20).pixels)
 
 

@@ -211,6 +211,20 @@ def test_a_graph_that_differs_is_never_shipped(
     assert resume(run.folder, workers=0).finished
 
 
+def test_a_network_that_has_died_is_sealed_and_told(data: Manifest, tmp_path: Path) -> None:
+    told: list[str] = []
+
+    class Listening(Progress):
+        def warn(self, text: str) -> None:
+            told.append(text)
+
+    dead = recipe_of("paper2021", 94, optimiser={"lr": 1.0}, training={"epochs": 1})
+    run = train(data, dead, on="cpu:1", out=tmp_path / "run", workers=0, progress=Listening())
+    assert any(t.startswith("this model is no better than chance") for t in told)
+    assert run.bundle.chance and "**This model is no better than chance" in run.bundle.card
+    assert run.bundle.calibration.slope == 0
+
+
 def test_the_same_seed_makes_the_same_model(data: Manifest, whole: Run, tmp_path: Path) -> None:
     again = train(data, recipe_of(**TABLES), on="cpu:1", out=tmp_path / "again", workers=0)
     alike(again, whole)

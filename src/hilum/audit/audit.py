@@ -19,6 +19,7 @@ from hilum.audit.findings import Finding
 from hilum.audit.probes import Probing
 from hilum.audit.rules import films_by_part, findings
 from hilum.audit.survey import NUMBERS, WORDS, Survey
+from hilum.errors import require
 from hilum.films.workers import Workers
 from hilum.progress import SILENT, Progress
 from hilum.storage import atomic_write, dated_folder, new_folder, write_json
@@ -127,6 +128,7 @@ def audit(
     FolderTaken
         The folder holds another result.
     """
+    require("report")
     folder = new_folder(out or dated_folder("audit"))
     seconds: dict[str, float] = {}
     clock = _Clock(seconds)

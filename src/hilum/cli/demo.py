@@ -6,6 +6,7 @@ import click
 
 from hilum.cli import options
 from hilum.cli.display import print_json, table
+from hilum.cli.predict import HEADS, line
 
 
 @click.command()
@@ -30,15 +31,11 @@ def demo(patients: int, seed: int, out: str | None, quiet: bool, as_json: bool) 
                 "folder": str(done.folder),
                 "report": str(done.report),
                 "picture": str(done.picture),
-                "answers": done.answers,
+                "answers": [answer.as_dict() for answer in done.answers],
                 "made_up": True,
             }
         )
         return
-    rows = [
-        (answer["film"], answer["decision"], f"{answer['probability']:.3f}")
-        for answer in done.answers
-    ]
-    click.echo(table(("film", "answer", "probability"), rows, right="llr"))
+    click.echo(table(HEADS, [line(answer) for answer in done.answers], right="llr"))
     click.echo(f"\n{FILMS_NOTE}")
     click.echo(f"report:  {done.report}\npicture: {done.picture}\ndone in {done.seconds:.0f} s")

@@ -17,6 +17,7 @@ from hilum.cli.display import print_json, table
 if TYPE_CHECKING:
     from hilum.inference.model import Prediction
 
+HEADS = ("film", "answer", "probability", "remark")
 FIELDS = (
     "film",
     "decision",
@@ -93,8 +94,10 @@ def predict(
         what = "file that is no film" if len(strays) == 1 else "files that are no films"
         progress.say(f"passed over: {len(strays)} {what}")
     answering = load(model, allow_modified=allow_modified)
+    if answering.bundle.chance:
+        progress.warn(f"this model is {answering.bundle.chance}")
     if heatmaps is not None:
-        new_folder(heatmaps)  # never over a film or another film's map
+        new_folder(heatmaps, option="--heatmaps")  # never over a film or another film's map
     answers = answering.answers(
         paths,
         operating_point=operating_point,
@@ -120,8 +123,8 @@ def predict(
         listed = []
         for answer in answers:
             counts[answer.decision or "unreadable"] += 1
-            listed.append(_line(answer))
-        click.echo(table(("film", "answer", "probability", "remark"), listed, right="llr"))
+            listed.append(line(answer))
+        click.echo(table(HEADS, listed, right="llr"))
         point = answering.bundle.point(operating_point)
         progress.say(
             f"\n{answering.bundle.name} at {point.name}: positive from {point.threshold:.3f}. "
@@ -148,7 +151,8 @@ def _with_heatmaps(answers: Iterator[Prediction], folder: Path) -> Iterator[Pred
         yield answer
 
 
-def _line(answer: Prediction) -> tuple[str, ...]:
+def line(answer: Prediction) -> tuple[str, ...]:
+    """An answer as a row below ``HEADS``, in people's words."""
     probability = "–" if answer.probability is None else f"{answer.probability:.3f}"
     remarks = [reason.text for reason in answer.reasons]
     if answer.error:

@@ -116,6 +116,8 @@ def calibration_line(
     z = logit(probability)
     near = start if start is not None and np.isfinite(start).all() else None
     slope, _ = logistic_line(label, z, weight, start=near)
+    if not np.ptp(z):  # one probability for every film has no slope
+        slope = np.full_like(slope, np.nan)
     _, intercept = logistic_line(label, z, weight, slope=1.0, start=near)
     return slope, intercept
 

@@ -6,21 +6,29 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hilum.decision import chance
 from hilum.evaluation.scores import Scores
 from hilum.storage import digest
 
 if TYPE_CHECKING:
     from hilum.datasets.manifest import Manifest
+    from hilum.evaluation.measure import Measured
     from hilum.inference.model import Model
 
 FEW_FILMS, FEW_OF_A_CLASS = 100, 30
 
 
 def caveats(
-    manifest: Manifest, part: str | None, models: dict[str, Model], scores: dict[str, Scores]
+    manifest: Manifest,
+    part: str | None,
+    models: dict[str, Model],
+    scores: dict[str, Scores],
+    measured: dict[str, Measured],
 ) -> list[str]:
-    """Everything that makes the figures worth less than they look."""
-    found: list[str] = []
+    """Everything that makes the figures worth less than they look, or the model worth nothing."""
+    where = f"the {part} part" if part else "this set"
+    guesses = {name: chance(one.ranking["auroc"], where) for name, one in measured.items()}
+    found = [f"{name} is {sentence}" for name, sentence in guesses.items() if sentence]
     prints = _fingerprints(manifest)
     for name, model in models.items():
         for key, what in (

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import hilum
-from hilum.errors import Refused, UsageError
+from hilum.errors import Refused, UsageError, require
 from hilum.evaluation import measure as measuring
 from hilum.evaluation.caveats import caveats
 from hilum.evaluation.controls import Control, controls
@@ -161,6 +161,7 @@ def evaluate(
     FolderTaken
         The folder holds another result.
     """
+    require("report")
     listed = list(models) if isinstance(models, Sequence) else [models]
     if not 1 <= len(listed) <= 2:
         raise UsageError(f"one model or two can be judged at once: {len(listed)} were given.")
@@ -211,7 +212,7 @@ def evaluate(
         groups=groups,
         controls=plain,
         differences=differences,
-        warnings=caveats(manifest, part, named, scores),
+        warnings=caveats(manifest, part, named, scores, measured),
         unreadable=unreadable,
     )
     for sentence in evaluation.warnings:

@@ -110,7 +110,8 @@ def fit_calibration(
     """The map from logit to probability, fitted at the true share of positives.
 
     Platt's (1999): a logistic line through targets drawn in a little from 0 and 1, so that
-    classes that are separated completely still give a finite slope. Because films are not
+    classes that are separated completely still give a finite slope; it is never negative, and
+    0 where the logits tell nothing. Because films are not
     weighted by class here, the intercept undoes whatever class weights training used.
 
     Parameters
@@ -136,6 +137,11 @@ def fit_calibration(
     target = np.where(y == 1, (positives + 1) / (positives + 2), 1 / (negatives + 2))
     scale = float(np.std(z)) or 1.0
     slope, intercept = logistic_line(target, z / scale, w)
+    if not slope > 0:
+        # Logits that are all alike, or fall where illness is likelier, say nothing of a film:
+        # each gets the share of positives, and no threshold is turned round.
+        share = (w @ target) / w.sum()
+        slope, intercept = np.array(0.0), np.array(np.log(share / (1 - share)))
     return Calibration(
         slope=float(slope) / scale,
         intercept=float(intercept),

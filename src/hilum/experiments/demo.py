@@ -5,9 +5,14 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from hilum.errors import require
 from hilum.progress import SILENT, Progress
 from hilum.storage import dated_folder, new_folder
+
+if TYPE_CHECKING:
+    from hilum.inference.model import Prediction
 
 FILMS_NOTE = (
     "The films of this demo are made up (drawn by hilum): no figure below says anything about "
@@ -27,7 +32,7 @@ class Demo:
     run: Path
     report: Path
     picture: Path
-    answers: list[dict[str, object]]
+    answers: list[Prediction]
     seconds: float
 
 
@@ -54,6 +59,7 @@ def demo(
     from hilum.training.train import train
 
     start = time.perf_counter()
+    require("train")
     folder = new_folder(out or dated_folder("demo"))
     progress.say(f"{FILMS_NOTE}\n")
     progress.say("1. Draw films of made-up patients")
@@ -102,6 +108,6 @@ def demo(
         run.folder,
         evaluation.folder / "report.html",
         picture,
-        [answer.as_dict() for answer in answers],
+        answers,
         time.perf_counter() - start,
     )

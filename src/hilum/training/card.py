@@ -45,6 +45,8 @@ def card(bundle: Bundle, recipe: Recipe, manifest: Manifest, separation: dict[st
         f"Source: {source.get('source') or source.get('kind') or 'films of your own'}. "
         f"Licence of the films: {source.get('licence') or 'as their owner states'}.",
     ]
+    if bundle.chance:
+        lines += ["", f"**This model is {bundle.chance} It must not be used.**"]
     if trained.get("leak"):
         lines += ["", f"**Patients lie in more than one part** ({trained['leak']}): every figure "
                   "here is too good."]  # fmt: skip

@@ -14,6 +14,7 @@ from hilum.errors import TrainingStopped
 from hilum.training.graph import Graph
 
 TOLERANCE = 1e-4
+RAN_AWAY = 1e3  # a logit beyond this is no answer: a sane one is within tens
 BATCHES = (1, 3, 16)
 OPSET = 17
 
@@ -75,8 +76,20 @@ def parity(network: Any, model: bytes, films: NDArray[np.uint8]) -> float:
                 gap = np.abs(own - theirs) / np.maximum(1, np.abs(own))
                 worst = max(worst, float(gap.max()) if np.isfinite(gap).all() else np.inf)
                 if not worst < TOLERANCE:
-                    raise _unlike(f"difference {worst:.2g}", batch)
+                    raise _ran_away(own) or _unlike(f"difference {worst:.2g}", batch)
     return worst
+
+
+def _ran_away(outputs: NDArray[np.float32]) -> TrainingStopped | None:
+    """Why graph and network differ, where it is that the training diverged; else None."""
+    largest = float(np.abs(outputs).max())
+    if largest < RAN_AWAY:  # false for NaN too
+        return None
+    how = f"reach {largest:.2g}" if np.isfinite(largest) else "are not finite"
+    return TrainingStopped(
+        f"the training has diverged: the network's outputs on real films {how}. Lower "
+        "optimiser.lr and train anew."
+    )
 
 
 def _unlike(what: str, batch: int) -> TrainingStopped:

@@ -17,7 +17,7 @@ import torch
 from hilum import machine
 from hilum.datasets.cache import Cache
 from hilum.datasets.manifest import Manifest
-from hilum.errors import Refused
+from hilum.errors import Refused, require
 from hilum.machine import Place
 from hilum.native import library
 from hilum.networks import arithmetic
@@ -65,6 +65,7 @@ def train(
     ------
     RecipeError, UsageError, Refused, TrainingStopped, Interrupted
     """
+    require("train")
     machine.keep_memory()
     if not isinstance(recipe, Recipe):
         recipe = Recipe.load(recipe, overrides)
@@ -100,6 +101,7 @@ def resume(folder: Path | str, *, workers: int | None = None, progress: Progress
     ------
     UsageError, Locked, Refused, PlaceUnavailable, TrainingStopped, Interrupted
     """
+    require("train")
     machine.keep_memory()
     if group.by_torchrun():
         from hilum.training import torchrun
@@ -223,6 +225,11 @@ def seal(
         {**run.environment, "parity": done.parity, "auroc_under_shifts": done.separation}
     )
     done.bundle.write(run.model_folder)
+    if done.bundle.chance:
+        progress.warn(
+            f"this model is {done.bundle.chance} Look at {run.folder / 'curves.png'}; a lower "
+            "optimiser.lr, more epochs or more films may help."
+        )
 
 
 def learn(

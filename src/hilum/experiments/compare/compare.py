@@ -15,7 +15,7 @@ from pathlib import Path
 from hilum import machine
 from hilum.datasets.cache import Cache
 from hilum.datasets.manifest import Manifest
-from hilum.errors import Interrupted, Refused, UsageError, nearest
+from hilum.errors import Interrupted, Refused, UsageError, nearest, require
 from hilum.experiments.compare.agreement import MARGINS
 from hilum.experiments.compare.comparison import At, Comparison, run_name
 from hilum.experiments.compare.jobs import Job, Outcome, perform
@@ -118,6 +118,7 @@ def compare(
             raise UsageError(f"no such measure: {name}. {nearest(name, MARGINS)}")
     if not isinstance(recipe, Recipe):
         recipe = Recipe.load(recipe, (*CHANGES, *overrides))
+    require("train")
     folder = Path(out) if out is not None else dated_folder("compare")
     plan = Plan(places, tuple(range(seeds)), baseline, {**MARGINS, **(margins or {})}, breakdown)
     manifest = of_films(data, films)
