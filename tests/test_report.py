@@ -23,6 +23,13 @@ def drawn(folder: Path, name: str = "line") -> str:
         return report.save(figure, folder, name)
 
 
+def test_what_is_folded_on_the_screen_stands_open_on_paper() -> None:
+    """Browsers keep closed details closed in print unless their content is made visible."""
+    style = (Path(report.__file__).with_name("report.css")).read_text(encoding="utf-8")
+    on_paper = style[style.index("@media print") :]
+    assert "details::details-content { content-visibility: visible" in on_paper
+
+
 def test_a_figure_is_saved_twice_and_set_into_a_page_with_its_own_ids(tmp_path: Path) -> None:
     svg = drawn(tmp_path)
     assert (tmp_path / "line.png").read_bytes()[:4] == b"\x89PNG"

@@ -55,7 +55,8 @@ def method(evaluation: Evaluation) -> Section:
     body = (
         "<p>Every film went the way it goes when the model answers: decoded, stretched to the "
         "network's size, scored by the exported graph, calibrated, compared with the threshold. "
-        "The thresholds are those in the sealed model; nothing was chosen on these films.</p>"
+        "The thresholds are those in the sealed model and nothing is chosen here; where these "
+        "films had chosen them before, a warning at the head says so.</p>"
         "<p>Films of one patient resemble each other. Where a patient has several films, intervals "
         "come from drawing whole patients (percentile bootstrap); else shares have Wilson's "
         "interval. At 0 or 1, where draws show no spread, the interval is Clopper and Pearson's "

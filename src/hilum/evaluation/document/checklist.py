@@ -38,7 +38,7 @@ CHECKLIST: tuple[Item, ...] = (
          "partly", "method", "learnt films are found by their bytes; the site only you know"),
     Item("How films become the network's input", "CLAIM", "yes", "model"),
     Item("Where thresholds come from, fixed before these films were seen", "STARD, TRIPOD+AI",
-         "yes", "points"),
+         "yes", "points", "unless a warning at the head says that these films chose them"),
     Item("The confusion matrix at each threshold", "STARD", "yes", "points"),
     Item("Discrimination with intervals that respect patients", "TRIPOD+AI", "yes", "figures"),
     Item("Calibration: slope, intercept, curve", "TRIPOD+AI", "yes", "calibration"),
