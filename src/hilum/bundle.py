@@ -75,7 +75,7 @@ class Bundle:
 
     @property
     def chance(self) -> str | None:
-        """That it was no better than chance when it was sealed, as a sentence; else None."""
+        """That it was not better than chance when it was sealed, as a sentence; else None."""
         found = self.metrics.get("validation", {}).get("auroc")
         return found and chance(Estimate(**found), "validation")
 

@@ -44,7 +44,7 @@ class Estimate:
 
 
 def chance(auroc: Estimate, films: str) -> str | None:
-    """The sentence to say where an AUROC is no better than that of guessing; else None.
+    """The sentence to say where an AUROC is not known to be better than guessing's; else None.
 
     It is not where the value is one half or less, or its interval reaches down to one half.
 
@@ -54,9 +54,12 @@ def chance(auroc: Estimate, films: str) -> str | None:
     """
     if auroc.value is None or min(auroc.value, auroc.low or 1.0) > 0.5:
         return None
+    where = f"than chance on these {auroc.n} films of {films}"
+    if auroc.value <= 0.5:
+        return f"no better {where}: its AUROC is {auroc}, and 0.5 is guessing."
     return (
-        f"no better than chance, as far as these {auroc.n} films of {films} tell: AUROC {auroc}, "
-        "and 0.5 is guessing."
+        f"not shown to be better {where}: the interval of its AUROC, {auroc}, reaches down to 0.5, "
+        "which is guessing."
     )
 
 

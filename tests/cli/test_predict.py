@@ -151,4 +151,4 @@ def test_a_model_that_only_guesses_is_warned_of(
     guesses = replace(bundle, metrics={"validation": {"auroc": auroc}})
     folder = str(guesses.write(tmp_path / "guesses.hilum"))
     assert run(["predict", str(grey_films), "--model", folder, "--quiet"]) == 0
-    assert "warning: this model is no better than chance" in capsys.readouterr().err
+    assert "warning: this model is not shown to be better than chance" in capsys.readouterr().err

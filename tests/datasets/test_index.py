@@ -209,7 +209,8 @@ def test_a_manifest_is_read_as_it_is(write, root, tmp_path):
     ("paths", "error", "message"),
     [
         ([], Refused, "no films"),
-        (["NORMAL/a.png"], Refused, "only one class: 1 film of NORMAL"),
+        (["NORMAL/a.png"], Refused, "only one class: 1 film of NORMAL.*the other class, by"),
+        (["virus/a.png", "bacteria/b.png"], Refused, "of bacteria and virus.*is positive"),
         (["NORMAL/a.png", "b.png"], UsageError, "outside any class folder"),
         (["train/a.png", "train/NORMAL/b.png"], UsageError, "outside any class folder"),
     ],

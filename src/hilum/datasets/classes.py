@@ -125,7 +125,7 @@ def meaning(names: Sequence[str], positive: str | None, where: str, left_out: st
         only = " and ".join(sorted(counted))
         told = f" ({left_out})" if left_out else ""
         advice = (
-            "Add films of the other, or mend its labels."
+            "Add films of the other class, by the folder above both or in the table."
             if len(counted) == 1
             else "Say with --positive which of these is positive."
         )

@@ -46,7 +46,7 @@ def card(bundle: Bundle, recipe: Recipe, manifest: Manifest, separation: dict[st
         f"Licence of the films: {source.get('licence') or 'as their owner states'}.",
     ]
     if bundle.chance:
-        lines += ["", f"**This model is {bundle.chance} It must not be used.**"]
+        lines += ["", f"**This model is {bundle.chance} Do not rely on it.**"]
     if trained.get("leak"):
         lines += ["", f"**Patients lie in more than one part** ({trained['leak']}): every figure "
                   "here is too good."]  # fmt: skip
