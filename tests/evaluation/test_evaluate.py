@@ -16,6 +16,7 @@ from hilum.bundle import Bundle
 from hilum.datasets.manifest import Manifest
 from hilum.decision import OperatingPoint
 from hilum.errors import FolderTaken, Refused, UsageError
+from hilum.evaluation.caveats import _beyond
 from hilum.evaluation.document.wording import holds_for
 from hilum.evaluation.evaluate import Evaluation, evaluate
 from hilum.inference.model import Model
@@ -220,6 +221,14 @@ def test_warnings_say_what_makes_figures_worth_less(
     assert "were learnt" not in told and found.part == "test"
 
 
+def test_films_that_were_refused_are_not_said_to_be_scored(films: Manifest) -> None:
+    answered = np.zeros(len(films), bool)
+    answered[:8] = True  # aged 1 to 8; four PA, four AP
+    told = "\n".join(_beyond("m", {"ages": [1, 5], "views": ["PA"]}, films, answered))
+    assert told.startswith("3 films are of patients outside") and "4 films have other views" in told
+    assert not _beyond("m", {"ages": [1, 5], "views": ["PA"]}, films, ~answered & answered)
+
+
 def test_a_model_that_only_guesses_is_told_first(
     films: Manifest, bundle: Bundle, tmp_path: Path, no_report: None
 ) -> None:
@@ -288,3 +297,17 @@ def test_a_manifest_can_name_its_standard_and_population(
     assert "Bright squares." in text and "a &lt;dice&gt;." in text
     plain = holds_for(judge(films, bundle, out=tmp_path / "two"))
     assert "normal or pneumonia" in plain and "the source has to say" in plain
+
+
+def test_the_roc_of_one_score_for_all_films_is_the_diagonal(bundle: Bundle) -> None:
+    from hilum.evaluation import figures
+    from hilum.evaluation.measure import measure
+
+    from .conftest import made_scores
+
+    scores = made_scores(30)
+    alike = replace(scores, probability=np.full(len(scores), 0.5))
+    axes = figures.roc({"m": measure(alike, bundle.operating_points, draws=20)}).axes[0]
+    (curve,) = (line for line in axes.lines if str(line.get_label()).startswith("m: AUROC"))
+    assert curve.get_drawstyle() == "default"
+    assert curve.get_xydata().tolist() == [[0, 0], [1, 1]]

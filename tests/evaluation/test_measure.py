@@ -213,3 +213,15 @@ def test_thumbnails_are_block_means() -> None:
     assert controls.thumbnails(film, 2)[0].tolist() == [[7.0, 10.0], [25.0, 28.0]]
     uneven = controls.thumbnails(np.full((2, 7, 7), 9, np.uint8), 3)
     assert np.all(uneven == 9)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("answered", [0, 2])
+def test_few_answered_films_or_none_are_no_warnings_of_numpy(answered: int) -> None:
+    scores = made_scores(8)
+    probability = scores.probability.copy()
+    probability[[i for i in range(len(scores)) if i not in (0, len(scores) - 1)[:answered]]] = (
+        np.nan
+    )
+    found = measure(replace(scores, probability=probability), POINTS, draws=200)
+    assert found.points["balanced"].referred == len(scores) - answered

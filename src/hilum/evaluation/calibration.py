@@ -51,12 +51,13 @@ def logistic_line(
     wy = w * y
     if w.ndim > 1 and len(z) > 2 * CELLS:
         z, w, wy = _in_cells(z, w, wy)
-    share = np.clip(wy.sum(-1) / w.sum(-1), 1e-6, 1 - 1e-6)
     fixed = slope is not None
     b = np.full(w.shape[:-1], slope if fixed else (start[0] if start else 0.0))
-    a = np.full(w.shape[:-1], start[1]) if start else scipy_logit(share) - b * (w @ z) / w.sum(-1)
     step = np.full(w.shape[:-1], np.inf)
-    with np.errstate(all="ignore"):
+    with np.errstate(all="ignore"):  # a draw may hold no answered film: NaN
+        total = w.sum(-1)
+        share = np.clip(wy.sum(-1) / total, 1e-6, 1 - 1e-6)
+        a = np.full(w.shape[:-1], start[1]) if start else scipy_logit(share) - b * (w @ z) / total
         for _ in range(40):
             p = expit(a[..., None] + b[..., None] * z)
             residual = wy - w * p
@@ -116,7 +117,7 @@ def calibration_line(
     z = logit(probability)
     near = start if start is not None and np.isfinite(start).all() else None
     slope, _ = logistic_line(label, z, weight, start=near)
-    if not np.ptp(z):  # one probability for every film has no slope
+    if z.size and not np.ptp(z):  # one probability for every film has no slope
         slope = np.full_like(slope, np.nan)
     _, intercept = logistic_line(label, z, weight, slope=1.0, start=near)
     return slope, intercept
@@ -138,7 +139,8 @@ def ece(label: Array, probability: Array, weight: Array | None = None, *, bins: 
     gap = np.asarray(label, np.float64) - probability
     gap = gap if weight is None else weight * gap
     total = np.asarray(len(member) if weight is None else np.sum(weight, axis=-1))
-    return np.abs(gap @ member).sum(-1) / total
+    with np.errstate(invalid="ignore"):  # a draw may hold no answered film: NaN
+        return np.abs(gap @ member).sum(-1) / total
 
 
 def null_labels(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hilum.decision import chance
 from hilum.evaluation.scores import Scores
@@ -46,7 +47,8 @@ def caveats(
             found.append(
                 f"{name} answers {model.bundle.target}, the labels are of {manifest.task}."
             )
-        found += _beyond(name, model.bundle.intended_use, manifest)
+        answered = ~np.isnan(scores[name].probability)
+        found += _beyond(name, model.bundle.intended_use, manifest, answered)
     leak = manifest.notes.get("leak")
     if leak:
         found.append(
@@ -85,17 +87,24 @@ def caveats(
     return found
 
 
-def _beyond(name: str, use: dict[str, Any], manifest: Manifest) -> list[str]:
-    """Films that the model was not made for, as far as the table tells."""
+def _beyond(
+    name: str, use: dict[str, Any], manifest: Manifest, answered: NDArray[np.bool_]
+) -> list[str]:
+    """Films that the model was not made for, as far as the table tells, and that got a score."""
     found = []
     ages, views = use.get("ages"), use.get("views")
-    years = [float(age) for age in manifest.extra.get("age", ()) if _is_number(age)]
+
+    def column(key: str) -> list[str]:
+        values = manifest.extra.get(key, ())
+        return [value for value, scored in zip(values, answered, strict=False) if scored]
+
+    years = [float(age) for age in column("age") if _is_number(age)]
     if ages and (count := sum(not ages[0] <= age <= ages[1] for age in years)):
         found.append(
             f"{count} films are of patients outside {ages[0]:g} to {ages[1]:g} years, for which "
             f"{name} was made. It would refer them to a reader; here they are scored all the same."
         )
-    seen = [view for view in manifest.extra.get("view", ()) if view]
+    seen = [view for view in column("view") if view]
     if views and (count := sum(view not in views for view in seen)):
         found.append(
             f"{count} films have other views than {', '.join(views)}, for which {name} was made. "

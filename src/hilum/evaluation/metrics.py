@@ -162,7 +162,8 @@ def brier(label: Array, probability: Array, weight: Array | None = None) -> Floa
     error = (np.asarray(probability, np.float64) - label) ** 2
     if weight is None:
         return np.asarray(error.mean())
-    return weight @ error / np.sum(weight, axis=-1)
+    with np.errstate(invalid="ignore"):  # a draw may hold no answered film: NaN
+        return weight @ error / np.sum(weight, axis=-1)
 
 
 def logit(probability: Array) -> Floats:

@@ -47,14 +47,13 @@ def shown(
         return "–"
     form = ("+" if signed else "") + (".1f" if digits is None and abs(estimate.value) >= 10
                                       else f".{3 if digits is None else digits}f")  # fmt: skip
-    value = f"{estimate.value:{form}}"
+    value = f"{estimate.value:{form}}".replace("-", "−")
     if estimate.low is None and estimate.high is None:
         return value if plain else f"<b>{value}</b> <i>no interval</i>"
     low = "-∞" if estimate.low is None else f"{estimate.low:{form}}"
     high = "∞" if estimate.high is None else f"{estimate.high:{form}}"
     apart = " to " if signed or low.startswith("-") else "–"
     span = f"<i>{low}{apart}{high}</i>".replace("-", "−")
-    value = value.replace("-", "−")
     return f"{value} {span}" if plain else f"<b>{value}</b> {span}"
 
 
