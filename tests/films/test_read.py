@@ -185,6 +185,26 @@ def test_find_walks_folders_and_passes_over_what_is_plainly_no_film(tmp_path: Pa
     assert sorted(path.name for path in passed) == sorted(Path(name).name for name in strays)
 
 
+@pytest.mark.parametrize(
+    "files",
+    [
+        ["lock"],  # a run that has just claimed its folder
+        ["recipe.toml", "environment.json", "augmented.png", "model.hilum/x.png", "checkpoint.pt"],
+        ["metrics.json", "scores.csv", "figures/roc.png", "figures/roc.svg"],
+        ["duplicates.csv", "facts.csv", "figures/a.png"],
+        ["plan.json", "lock", "figures/a.png"],
+    ],
+)
+def test_results_beside_the_films_are_no_films(tmp_path: Path, files: list[str]) -> None:
+    film = touch(tmp_path / "NORMAL/a.png")
+    for name in files:
+        touch(tmp_path / "result" / name)
+    assert find(tmp_path) == [film]
+    other = touch(tmp_path / "NORMAL/below/metrics.json").with_name("b.png")
+    assert find(tmp_path) == [film] and find([touch(other), film]) == [other, film]
+    assert sorted(find(tmp_path)) == [film, other]  # one such name alone is no result of hilum's
+
+
 def test_find_takes_what_is_named_outright_patterns_and_each_film_once(tmp_path: Path) -> None:
     first, second = touch(tmp_path / "b.jpg"), touch(tmp_path / "a.jpg")
     table = touch(tmp_path / "labels.csv")

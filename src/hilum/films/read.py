@@ -23,10 +23,26 @@ __all__ = ["LIMITS", "Limits", "find", "read", "sniff"]
 
 # What lies about in folders of films. The rule looks at names alone: a film with a broken
 # content is a broken film, not a stray file.
-_STRAY_NAMES = frozenset(("thumbs.db", "desktop.ini", "dicomdir", "license", "readme", "makefile"))
+_STRAY_NAMES = frozenset(
+    ("thumbs.db", "desktop.ini", "dicomdir", "license", "lock", "readme", "makefile")
+)
 _STRAY_SUFFIXES = re.compile(
-    r"\.(bib|cfg|css|csv|db|docx?|gz|html?|ini|ipynb|js|jsonl?|lock|log|md|npy|npz|ods|pdf|pptx?|py"
-    r"|rst|rtf|sh|sha256|sql|sqlite|tar|tex|toml|tsv|txt|url|xlsx?|xml|ya?ml|zip)$"
+    r"\.(bib|cfg|css|csv|db|docx?|gz|html?|ini|ipynb|js|jsonl?|lock|log|md|npy|npz|ods|onnx|pdf|pptx?"
+    r"|pt|py|rst|rtf|sh|sha256|sql|sqlite|svg|tar|tex|toml|tsv|txt|url|xlsx?|xml|ya?ml|zip)$"
+)
+# Folders of results that commands leave beside the films, each known by two of its files: a run, an
+# evaluation, an audit, a comparison or reproduction, a model. Their pictures are no films.
+_RESULTS = tuple(
+    map(
+        frozenset,
+        (
+            ("recipe.toml", "environment.json"),
+            ("metrics.json", "scores.csv"),
+            ("duplicates.csv", "facts.csv"),
+            ("plan.json", "lock"),
+            ("model.onnx", "bundle.json"),
+        ),
+    )
 )
 
 
@@ -194,7 +210,8 @@ def find_files(
     """Films in files, folders (with all below them) and glob patterns, sorted within each source.
 
     A file that is named outright is always taken. In folders hidden files and what is plainly no
-    film by its name (``Thumbs.db``, texts, tables, archives) are passed over.
+    film by its name (``Thumbs.db``, texts, tables, archives) are passed over; so are hilum's own
+    results in a folder below (a run, an evaluation, an audit).
 
     Parameters
     ----------
@@ -245,6 +262,10 @@ def _walk(folder: str, strays: list[str]) -> list[str]:
             folders.clear()
             continue
         seen.add((status.st_dev, status.st_ino))
+        if where != folder and any(marks.issubset(files) for marks in _RESULTS):
+            strays += [os.path.join(where, file) for file in files]  # noqa: PTH118
+            folders.clear()
+            continue
         folders[:] = [f for f in folders if not f.startswith(".")]
         for file in files:
             path = os.path.join(where, file)  # noqa: PTH118 (a hundred thousand times)
