@@ -49,13 +49,17 @@ def hiding(hide: bool = True) -> Iterator[None]:
 def shown(path: str | Path, folder: str | Path = "", what: str = "film") -> str:
     """What results call this path: itself, or ``film-`` and 16 hexadecimal digits.
 
+    Bytes that are no UTF-8 (names from old archives) are escaped: results are text.
+
     Parameters
     ----------
     path : as it is shown where names are not hidden
     folder : that a relative path is relative to; the working directory where empty
     what : the word before the hash
     """
-    return hash_of(path, folder, what) if hidden() else str(path)
+    if hidden():
+        return hash_of(path, folder, what)
+    return str(path).encode("utf-8", "backslashreplace").decode()
 
 
 def hash_of(path: str | Path, folder: str | Path = "", what: str = "film") -> str:

@@ -3,6 +3,9 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -152,3 +155,16 @@ def test_a_model_that_only_guesses_is_warned_of(
     folder = str(guesses.write(tmp_path / "guesses.hilum"))
     assert run(["predict", str(grey_films), "--model", folder, "--quiet"]) == 0
     assert "warning: this model is not shown to be better than chance" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("form", ["table", "csv", "jsonl"])
+def test_a_name_that_is_no_text_costs_nothing(form: str, grey_films: Path, model: str) -> None:
+    try:
+        (grey_films / "dark.png").rename(grey_films / os.fsdecode(b"d\xfcster.png"))
+    except OSError:
+        pytest.skip("this file system takes no such names")
+    call = [sys.executable, "-m", "hilum", "predict", str(grey_films), "--model", model]
+    strict = {**os.environ, "PYTHONIOENCODING": "utf-8:strict"}
+    done = subprocess.run([*call, "--format", form], capture_output=True, env=strict, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "udcfcster.png" in done.stdout.decode("utf-8") and b"bright.png" in done.stdout

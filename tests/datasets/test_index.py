@@ -275,3 +275,14 @@ def test_a_pipe_among_films_is_not_waited_for(write, root):
     write(*(f"{name}/{i}.png" for name in ("NORMAL", "PNEUMONIA") for i in range(3)))
     os.mkfifo(root / "NORMAL" / "pipe.png")
     assert len(index(root, draw=False)) == 7
+
+
+def test_a_name_that_is_no_text_is_refused_in_one_line(write, root):
+    write("NORMAL/a.png", "PNEUMONIA/b.png")
+    try:
+        (root / "NORMAL/a.png").rename(root / "NORMAL" / os.fsdecode(b"M\xfcller.png"))
+    except OSError:
+        pytest.skip("this file system takes no such names")
+    with pytest.raises(Refused, match=r"not valid UTF-8: .*M.udcfcller.png \(1 such") as caught:
+        index(root)
+    str(caught.value).encode()

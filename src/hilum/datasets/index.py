@@ -83,12 +83,31 @@ def index(
         raise Refused(
             f"no films: {where}. {told[0].upper() + told[1:]}. Check the path and the labels."
         )
+    _check_names(listing.file)
     listing.stray = [name for name in listing.stray if name != provenance.FILE]
     manifest = _labelled(listing, positive, task, where)
     manifest.notes.update(provenance.about(paths, chosen, listing.file))
     manifest.notes["kind"] = chosen
     manifest.notes["sources"] = [str(path) for path in paths]
     return _parted(manifest, validation, test, draw, allow_leak)
+
+
+def _check_names(files: Sequence[str]) -> None:
+    """A manifest is UTF-8: raise ``Refused`` where a film's name is not."""
+    broken = [file for file in files if not _is_text(file)]
+    if broken:
+        raise Refused(
+            f"a film's name is not valid UTF-8: {names.shown(broken[0])} ({len(broken)} such "
+            "names). Rename the files, for example with convmv."
+        )
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def open_data(
