@@ -311,3 +311,17 @@ def test_the_roc_of_one_score_for_all_films_is_the_diagonal(bundle: Bundle) -> N
     (curve,) = (line for line in axes.lines if str(line.get_label()).startswith("m: AUROC"))
     assert curve.get_drawstyle() == "default"
     assert curve.get_xydata().tolist() == [[0, 0], [1, 1]]
+
+
+def test_films_and_models_are_taken_as_the_command_takes_them(
+    films: Manifest, bundle: Bundle, tmp_path: Path, no_report: None
+) -> None:
+    table, model = tmp_path / "films.csv", bundle.write(tmp_path / "m.hilum")
+    films.write(table)
+    found = evaluate(str(table), model, out=tmp_path / "out", draws=20, workers=0)
+    assert found.as_dict()["models"]["brightness"]["digest"] == bundle.sealed().digest
+    assert found.manifest.digest == films.digest
+    with pytest.raises(UsageError, match="one model or two"):
+        evaluate(films, [model] * 3, out=tmp_path / "no")
+    with pytest.raises(UsageError, match="no such file or folder"):
+        evaluate(tmp_path / "nowhere", model)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ from hilum.audit.findings import Finding
 from hilum.audit.probes import Probing
 from hilum.audit.rules import films_by_part, findings
 from hilum.audit.survey import NUMBERS, WORDS, Survey
+from hilum.datasets.index import open_data
 from hilum.errors import require
 from hilum.films.workers import Workers
 from hilum.progress import SILENT, Progress
@@ -107,21 +109,23 @@ class Audit:
 
 
 def audit(
-    manifest: Manifest,
+    data: Manifest | str | Path | Sequence[str | Path],
     *,
     out: Path | str | None = None,
     workers: int | None = None,
     seed: int = 0,
     progress: Progress = SILENT,
+    **options: Any,
 ) -> Audit:
     """Look for what would make a model, or its figures, wrong; draws no parts.
 
     Parameters
     ----------
-    manifest : films with labels, as ``open_data(..., draw=False, allow_leak=True)`` gives them
+    data : films with labels: a manifest, or whatever ``hilum.index`` takes
     out : a new folder; a dated one here where None
     workers : processes that read films; all cores by default
     seed : of folds and bootstrap
+    options : of ``hilum.index``
 
     Raises
     ------
@@ -129,6 +133,8 @@ def audit(
         The folder holds another result.
     """
     require("report")
+    options["allow_leak"] = True  # an audit reports and never refuses
+    manifest = open_data(data, draw=False, progress=progress, **options)
     folder = new_folder(out or dated_folder("audit"))
     seconds: dict[str, float] = {}
     clock = _Clock(seconds)

@@ -35,12 +35,9 @@ def audit(
       hilum audit run/films.csv
     """
     from hilum.audit.audit import audit as look
-    from hilum.datasets.index import open_data
 
     progress = options.terminal(quiet)
-    chosen["allow_leak"] = True
-    manifest = open_data(data, draw=False, progress=progress, **chosen)
-    found = look(manifest, out=out, workers=workers, progress=progress)
+    found = look(data, out=out, workers=workers, progress=progress, **chosen)
     if as_json:
         print_json(found.as_dict())
     else:

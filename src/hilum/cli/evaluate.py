@@ -44,14 +44,12 @@ def evaluate(
       hilum evaluate run/films.csv --model run
       hilum evaluate other_hospital/ --model a.hilum --model b.hilum --out judged
     """
-    from hilum.datasets.index import open_data
     from hilum.evaluation.evaluate import evaluate as judge
     from hilum.inference.model import load
 
     progress = options.terminal(quiet)
-    manifest = open_data(data, draw=False, progress=progress, **chosen)
     loaded = [load(path, allow_modified=allow_modified) for path in models or (None,)]
-    evaluation = judge(manifest, loaded, part=part, out=out, progress=progress)
+    evaluation = judge(data, loaded, part=part, out=out, progress=progress, **chosen)
     if as_json:
         print_json(evaluation.as_dict())
     else:

@@ -111,18 +111,20 @@ def _is_text(name: str) -> bool:
 
 
 def open_data(
-    sources: str | Path | Sequence[str | Path],
+    sources: Manifest | str | Path | Sequence[str | Path],
     *,
     allow_leak: bool = False,
     progress: Progress = SILENT,
     **options: Any,
 ) -> Manifest:
-    """DATA of every command: a manifest is read as it is, anything else is indexed.
+    """DATA of every command: a manifest is taken as it is, anything else is indexed.
 
     Parameters
     ----------
     options : those of :func:`index`
     """
+    if isinstance(sources, Manifest):
+        return sources
     if isinstance(sources, str | Path):
         sources = (sources,)
     if len(sources) == 1 and is_manifest(path := Path(sources[0]).expanduser()):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import hilum
+from hilum.datasets.index import open_data
 from hilum.errors import Refused, UsageError, require
 from hilum.evaluation import measure as measuring
 from hilum.evaluation.caveats import caveats
@@ -19,13 +20,13 @@ from hilum.evaluation.measure import Measured
 from hilum.evaluation.paired import differences as differences_of
 from hilum.evaluation.scores import Scores, fill, score_cached
 from hilum.evaluation.subgroups import Subgroup, subgroups
+from hilum.inference.model import Model, load
 from hilum.progress import SILENT, Progress
 from hilum.storage import dated_folder, new_folder, write_json
 
 if TYPE_CHECKING:
     from hilum.datasets.cache import Cache
     from hilum.datasets.manifest import Manifest
-    from hilum.inference.model import Model
 
 FORMAT = 1
 
@@ -132,8 +133,8 @@ class Evaluation:
 
 
 def evaluate(
-    data: Manifest,
-    models: Model | Sequence[Model],
+    data: Manifest | str | Path | Sequence[str | Path],
+    models: Model | str | Path | Sequence[Model | str | Path] | None = None,
     *,
     part: str | None = None,
     out: Path | str | None = None,
@@ -141,16 +142,19 @@ def evaluate(
     seed: int = 0,
     workers: int | None = None,
     progress: Progress = SILENT,
+    **options: Any,
 ) -> Evaluation:
     """Judge models on labelled films and write the folder of an evaluation.
 
     Parameters
     ----------
-    data : films with labels
-    models : one model, or two that are then compared film by film
+    data : films with labels: a manifest, or whatever ``hilum.index`` takes (no parts are drawn)
+    models : one model, or two that are then compared film by film; loaded, or the path of a bundle
+        or a run; the one that ships where None
     part : ``test`` where None; films without parts are all judged
     out : a new folder; a dated one here where None
     draws, seed : of the bootstrap
+    options : of ``hilum.index``
 
     Raises
     ------
@@ -162,13 +166,16 @@ def evaluate(
         The folder holds another result.
     """
     require("report")
-    listed = list(models) if isinstance(models, Sequence) else [models]
+    some = [models] if models is None or isinstance(models, str | Path | Model) else list(models)
+    listed = [model if isinstance(model, Model) else load(model) for model in some]
     if not 1 <= len(listed) <= 2:
         raise UsageError(f"one model or two can be judged at once: {len(listed)} were given.")
     named = dict(zip(_names(listed), listed, strict=True))
-    if part is None and data.parts():
+    manifest = open_data(data, draw=False, progress=progress, **options)
+    if part is None and manifest.parts():
         part = "test"
-    manifest = data if part is None else data.of_part(part)
+    if part is not None:
+        manifest = manifest.of_part(part)
     if not (np.asarray(manifest.label) >= 0).any():
         raise Refused(
             f"no film has a label: {manifest.name}. Use hilum predict for films without labels."
