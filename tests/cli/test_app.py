@@ -33,3 +33,11 @@ def test_only_the_user_interrupts(
     told = capsys.readouterr().err
     assert said in told
     assert ("Traceback" in told) == (code == 1)
+
+
+def test_help_lists_the_kinds_of_sources(capsys: pytest.CaptureFixture[str]) -> None:
+    from hilum.datasets.index import KINDS
+
+    assert run(["index", "--help"]) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert all(f" {kind}" in told.split("--kind KIND")[1].split("--positive")[0] for kind in KINDS)

@@ -10,8 +10,14 @@ from hilum.cli.predict import HEADS, line
 
 
 @click.command()
-@click.option("--patients", type=click.IntRange(40), default=600, show_default=True)
-@click.option("--seed", type=int, default=0, show_default=True)
+@click.option(
+    "--patients",
+    type=click.IntRange(40),
+    default=600,
+    show_default=True,
+    help="Made-up ones, each with one or several films.",
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Of everything random.")
 @options.out
 @options.common
 def demo(patients: int, seed: int, out: str | None, quiet: bool, as_json: bool) -> None:

@@ -36,7 +36,12 @@ def data_options(draw: bool) -> Callable[[Command], Command]:
     """
     options = [
         hide_names,
-        click.option("--kind", help="What the source is, where its content does not tell."),
+        click.option(
+            "--kind",
+            metavar="KIND",
+            help="What the source is, where its content does not tell: folders, table, nih, rsna, "
+            "openi, dicom or medmnist.",
+        ),
         click.option("--positive", metavar="NAME", help="The class that counts as positive."),
         click.option("--task", help="The question: pneumonia, or one that the kind offers."),
         click.option(
