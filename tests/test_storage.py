@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from hilum.errors import DiskFull, FolderTaken, Locked
+from hilum.errors import DiskFull, FolderTaken, Locked, Refused
 from hilum.storage import atomic_write, digest, lock, new_folder, write_json
 
 
@@ -71,3 +71,12 @@ def test_digests_are_sha256(tmp_path: Path) -> None:
     file.write_bytes(b"abc")
     known = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
     assert digest(b"abc") == digest("a", "bc") == digest(file) == known
+
+
+def test_a_place_that_takes_no_file_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with (
+        pytest.raises(Refused, match=r"cannot be written: .*a.json .*Choose another place"),
+        atomic_write(tmp_path / "file" / "a.json"),
+    ):
+        pass

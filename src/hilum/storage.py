@@ -8,12 +8,12 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
 
-from hilum.errors import DiskFull, FolderTaken, Locked
+from hilum.errors import DiskFull, FolderTaken, Locked, Refused
 
 
 @contextmanager
@@ -27,12 +27,23 @@ def atomic_write(path: Path | str, mode: str = "wb") -> Iterator[IO[Any]]:
     ------
     DiskFull
         The disk has no room; the old file is untouched.
+    Refused
+        There is no such folder, or nobody may write there.
     """
     path = Path(path)
     partial = path.with_name(f".{path.name}.{os.getpid()}.part")
     text = {} if "b" in mode else {"encoding": "utf-8", "newline": ""}
     try:
-        with partial.open(mode, **text) as stream:  # type: ignore[call-overload]
+        try:
+            opened = partial.open(mode, **text)  # type: ignore[call-overload]
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            raise Refused(
+                f"the file cannot be written: {path} ({os.strerror(error.errno or 5)}). Choose "
+                "another place."
+            ) from error
+        with opened as stream:
             yield stream
             stream.flush()
             os.fsync(stream.fileno())
@@ -45,7 +56,8 @@ def atomic_write(path: Path | str, mode: str = "wb") -> Iterator[IO[Any]]:
             ) from error
         raise
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):  # where nothing could be written there is nothing to remove
+            partial.unlink()
 
 
 def write_json(path: Path | str, content: object) -> None:

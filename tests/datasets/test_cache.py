@@ -15,7 +15,7 @@ from hilum.datasets import cache as room
 from hilum.datasets.cache import Cache, clear, usage
 from hilum.datasets.index import index
 from hilum.datasets.manifest import Manifest
-from hilum.errors import DiskFull, Locked, TooManyUnreadable
+from hilum.errors import DiskFull, Locked, Refused, TooManyUnreadable
 from hilum.films.preprocess import Preprocessing, described, preprocess
 from hilum.films.radiograph import Reason
 from hilum.films.read import read
@@ -418,3 +418,12 @@ def test_keys_that_end_in_zeros_are_found_again(films, write, root, monkeypatch,
     assert len(decoded) == 40
     assert again.unreadable == cache.unreadable != []
     assert (again.rows == cache.rows).all()
+
+
+def test_a_cache_that_cannot_be_written_is_one_line(
+    films: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("x")
+    monkeypatch.setenv("HILUM_CACHE", str(tmp_path / "file" / "below"))
+    with pytest.raises(Refused, match=r"cannot be kept: .*Set HILUM_CACHE to a folder"):
+        Cache.fill(films, SMALL, workers=0)

@@ -19,7 +19,7 @@ from hilum import machine, storage
 from hilum.datasets.archive import source
 from hilum.datasets.manifest import Manifest
 from hilum.datasets.shelf import Keys, Register, Rows, Shelf, Verdict, keys
-from hilum.errors import DiskFull, Locked, TooManyUnreadable, UnreadableFilm
+from hilum.errors import DiskFull, Locked, Refused, TooManyUnreadable, UnreadableFilm
 from hilum.films.preprocess import Preprocessing, described
 from hilum.films.radiograph import Reason
 from hilum.films.read import read
@@ -284,7 +284,21 @@ def _place(preprocessing: Preprocessing) -> tuple[Path, Path]:
 
 @contextmanager
 def _locked(guard: Path, progress: Progress) -> Iterator[None]:
-    """The lock of a cache; waits for another run, and says so."""
+    """The lock of a cache; waits for another run, and says so.
+
+    Raises
+    ------
+    Refused
+        The cache's folder cannot be made, or nobody may write there.
+    """
+    try:
+        guard.parent.mkdir(parents=True, exist_ok=True)
+        guard.touch()
+    except OSError as error:
+        raise Refused(
+            f"decoded films cannot be kept: {guard.parent} ({os.strerror(error.errno or 5)}). Set "
+            "HILUM_CACHE to a folder that can be written."
+        ) from error
     with ExitStack() as stack:
         try:
             stack.enter_context(storage.lock(guard, what="cache"))
