@@ -224,6 +224,14 @@ class TestConvolutions:
             assert all(map(torch.equal, results[0], other))
 
     @pytest.mark.parametrize("inputs", [1, 32])
+    def test_the_gradient_of_a_weight_lies_as_the_weight_does(self, inputs):
+        """torch's group warns of gradients with other strides, in every run and for many lines."""
+        layer = kernels.first_block if inputs == 1 else kernels.conv_relu_pool
+        weight = draw(5, 32, inputs, 3, 3).to(memory_format=NHWC).requires_grad_()
+        layer(draw(4, 1, inputs, 20, 20), weight, torch.zeros(32)).sum().backward()
+        assert weight.grad.stride() == weight.stride()
+
+    @pytest.mark.parametrize("inputs", [1, 32])
     def test_a_flat_film_has_gradients_like_torch(self, inputs):
         """All values of a window are equal: whoever wins has seen the same pixels."""
         layer = kernels.first_block if inputs == 1 else kernels.conv_relu_pool

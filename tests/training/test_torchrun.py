@@ -10,6 +10,7 @@ import torch
 
 from hilum.errors import PlaceUnavailable, Refused
 from hilum.machine import Place
+from hilum.progress import SILENT, Progress
 from hilum.training import leader, memory, placement, torchrun
 from hilum.training import train as single
 from hilum.training.run import Run
@@ -94,7 +95,7 @@ def test_memory_is_counted_for_the_processes_of_one_machine(
     assert share < whole / 7
 
     asked: list[Place] = []
-    monkeypatch.setattr(single, "open_manifest", lambda *given: None)
+    monkeypatch.setattr(single, "open_data", lambda *given, **options: None)
     monkeypatch.setattr(torchrun, "train", lambda *given: asked.append(given[2]))
     monkeypatch.setattr(memory.machine, "memory_bytes", lambda: 2 * share)
     single.train("films", recipe, on="cpu:1@float32")
@@ -102,6 +103,17 @@ def test_memory_is_counted_for_the_processes_of_one_machine(
     monkeypatch.setattr(memory.machine, "memory_bytes", lambda: 2 * share - 1)
     with pytest.raises(Refused, match=r"training\.batch=56"):  # seven films each
         single.train("films", recipe, on="cpu:1@float32")
+
+
+@pytest.mark.parametrize("rank", ["0", "1"])
+def test_the_films_are_told_of_once(monkeypatch: pytest.MonkeyPatch, rank: str) -> None:
+    mine, told = Progress(), []
+    for name, value in (("WORLD_SIZE", "2"), ("RANK", rank)):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(single, "open_data", lambda data, progress: told.append(progress))
+    monkeypatch.setattr(torchrun, "train", lambda *given: None)
+    single.train("films", recipe_of("paper2021", 94), on="cpu:1@float32", progress=mine)
+    assert told == [mine if rank == "0" else SILENT]
 
 
 def test_the_fullest_gpu_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

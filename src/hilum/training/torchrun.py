@@ -58,6 +58,11 @@ def train(
     return _together(place, start, workers, progress, manifest)
 
 
+def voice(progress: Progress) -> Progress:
+    """What tells people of the films before the processes have met: that of rank 0 alone."""
+    return progress if os.environ.get("RANK") == "0" else SILENT
+
+
 def resume(folder: Path, workers: int | None, progress: Progress) -> Run:
     """Go on with a run as one of torchrun's processes; only rank 0 has to see its folder.
 

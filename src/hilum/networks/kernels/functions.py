@@ -110,7 +110,8 @@ class FirstConvReluPool(Function):
         x, winners = ctx.saved_tensors
         dy = dy.contiguous(memory_format=NHWC)
         out = dy.shape[1]
-        dweight, dbias = torch.empty(out, 1, 3, 3), torch.empty(out)
+        # One channel lies alike in either format: torch's group wants the weight's own strides.
+        dweight, dbias = torch.empty(out, 1, 3, 3, memory_format=NHWC), torch.empty(out)
         call("first_backward", dy.dtype, [x, dy, winners, dweight, dbias], _shape(x, out))
         return None, dweight, dbias, None
 
