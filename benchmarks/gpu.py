@@ -298,11 +298,10 @@ def films_for(data: str | None, recipe: Recipe) -> tuple[Films, Films, str]:
     size = recipe.preprocessing.size
     if data is not None:
         from hilum.datasets.cache import Cache
-        from hilum.progress import SILENT
+        from hilum.datasets.index import open_data
         from hilum.training.parts import films_of
-        from hilum.training.train import open_manifest
 
-        manifest = open_manifest(data, SILENT, {})
+        manifest = open_data(data)
         cache = Cache.fill(manifest, recipe.preprocessing)
         parts = films_of(manifest, cache, "train"), films_of(manifest, cache, "validation")
         return *parts, f"{Path(data).name}, {len(parts[0])} and {len(parts[1])} films"

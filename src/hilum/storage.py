@@ -144,6 +144,29 @@ def new_folder(path: Path | str, *, marker: str | None = None, option: str = "--
     return path
 
 
+@contextmanager
+def begun(path: Path | str) -> Iterator[Path]:
+    """A new folder of results, locked while the context lives; one that stays empty is removed.
+
+    Raises
+    ------
+    Locked, FolderTaken
+    """
+    path = Path(path)
+    held = path / "lock"
+    if not held.exists():
+        new_folder(path, marker="lock")
+    with lock(held, what="--out"):
+        new_folder(path, marker="lock")
+        try:
+            yield path
+        except BaseException:
+            if [entry.name for entry in path.iterdir()] == ["lock"]:
+                held.unlink()
+                path.rmdir()
+            raise
+
+
 def dated_folder(name: str) -> Path:
     """``hilum-NAME-DATE-TIME`` here, for results of a command that was given no ``--out``."""
     base = Path(f"hilum-{name}-{datetime.now():%Y%m%d-%H%M%S}")

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hilum.cli.app import run
+from hilum.datasets import phantom
 from hilum.datasets.manifest import Manifest
 from hilum.datasets.split import leaks, note_leaks
 from hilum.errors import FolderTaken, Interrupted, Refused, UsageError
@@ -495,8 +496,49 @@ def test_the_command_refuses_in_one_line(capsys: pytest.CaptureFixture[str]) -> 
     assert run(["compare", "--on", "cpu:1"]) == 2
     assert run(["compare", "x", "--margin", "val_loss=much", "--on", "cpu:1"]) == 2
     assert run(["compare", "x", "--resume", "y"]) == 2
+    for margin in ("nan", "inf", "-1"):
+        assert run(["compare", "x", "--margin", f"val_loss={margin}", "--on", "cpu:1"]) == 2
     lines = capsys.readouterr().err.strip().splitlines()
-    assert len(lines) == 3 and all(line.startswith("hilum: ") for line in lines)
+    assert len(lines) == 6 and all(line.startswith("hilum: ") for line in lines)
+
+
+@pytest.mark.parametrize("command", ["compare", "reproduce"])
+@pytest.mark.parametrize(
+    "options", [["--on", "tpu"], ["--on", "cpu:1"], ["--set", "training.epoch=1"]]
+)
+def test_a_wrong_option_is_told_before_a_film_is_looked_at(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str, options: list[str]
+) -> None:
+    phantom.make(tmp_path / "films", films=8)
+    two = ["--on", "cpu:1", "--on", "reference"] if options[0] == "--set" else []
+    asked = [command, str(tmp_path / "films"), "--out", str(tmp_path / "c"), *two, *options]
+    assert run(asked) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("hilum: ") and "drawn by patient" not in said
+    assert not (tmp_path / "c").exists()
+
+
+def test_films_that_are_not_there_leave_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(UsageError):
+        comparing.compare(tmp_path / "none", ["cpu:1", "reference"], out=tmp_path / "c")
+    assert not (tmp_path / "c").exists()
+
+
+@pytest.mark.parametrize(
+    ("command", "options"),
+    [
+        ("train", ["--seed", "0"]), ("train", ["--on", "cpu:1"]),
+        ("train", ["--set", "training.epochs=9"]), ("train", ["films"]),
+        ("compare", ["--seeds", "3"]), ("compare", ["--margin", "val_loss=1"]),
+        ("reproduce", ["--no-wishes"]), ("reproduce", ["--epochs", "2"]),
+    ],
+)  # fmt: skip
+def test_what_resume_would_not_heed_is_refused(
+    capsys: pytest.CaptureFixture[str], command: str, options: list[str]
+) -> None:
+    assert run([command, "--resume", "somewhere", *options]) == 2
+    called = options[0] if options[0] != "films" else "DATA"
+    assert f"and nothing else, not {called}:" in capsys.readouterr().err
 
 
 # --- and once in processes of their own -----------------------------------------------------------

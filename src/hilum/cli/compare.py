@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
@@ -66,28 +67,24 @@ def compare(
 
     progress = options.terminal(quiet)
     if resume is not None:
-        if data or on or out:
-            raise click.UsageError("--resume takes the folder of a comparison and nothing else.")
+        options.nothing_beside_resume("the folder of a comparison")
         done = comparing.resume(resume, progress=progress)
     else:
         if not data:
             raise click.UsageError("which films? Name a folder, a table or a manifest.")
-        from hilum.datasets.index import open_data
-
-        limits = dict(map(_margin, margins))
-        manifest = open_data(data, progress=progress, **chosen)
         done = comparing.compare(
-            manifest,
+            data,
             on,
             recipe,
             seeds=seeds,
             baseline=baseline,
             overrides=changes,
             films=films,
-            margins=limits,
+            margins=dict(map(_margin, margins)),
             breakdown=not no_breakdown,
             out=out,
             progress=progress,
+            **chosen,
         )
     if as_json:
         print_json(done.as_dict())
@@ -133,6 +130,6 @@ def _margin(text: str) -> tuple[str, float]:
         margin = float(value)
     except ValueError:
         margin = 0.0
-    if margin <= 0:
+    if not 0 < margin < math.inf:
         raise click.UsageError(f"not MEASURE=X: {text}. Write for example val_accuracy=0.01.")
     return name.strip(), margin

@@ -6,8 +6,11 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from hilum.cli.display import Terminal
+
+_BESIDE_RESUME = {"resume", "hide_names", "quiet", "as_json"}
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -98,6 +101,25 @@ model = click.option(
 allow_modified = click.option(
     "--allow-modified", is_flag=True, help="Use a model that was changed after it was sealed."
 )
+
+
+def nothing_beside_resume(what: str) -> None:
+    """Refuse what was given beside ``--resume``: a run goes on as it was begun.
+
+    Parameters
+    ----------
+    what : it takes, for people
+    """
+    context = click.get_current_context()
+    for parameter in context.command.params:
+        name = parameter.name or ""
+        given = context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+        if name in _BESIDE_RESUME or not given or context.params.get(name) == ():
+            continue
+        called = max(parameter.opts, key=len) if parameter.opts[0].startswith("-") else "DATA"
+        raise click.UsageError(
+            f"--resume takes {what} and nothing else, not {called}: it goes on as it was begun."
+        )
 
 
 def terminal(quiet: bool) -> Terminal:

@@ -66,14 +66,11 @@ def reproduce(
 
     progress = options.terminal(quiet)
     if resume is not None:
-        if data or on or out:
-            raise click.UsageError("--resume takes the folder of a reproduction and nothing else.")
+        options.nothing_beside_resume("the folder of a reproduction")
         done = again.resume(resume, progress=progress)
     else:
         if not data:
             raise click.UsageError("which films? Name a folder, a table or a manifest.")
-        from hilum.datasets.index import open_data
-
         settings = again.Settings(
             on=on,
             seeds=seeds,
@@ -86,8 +83,7 @@ def reproduce(
             wish_epochs=wish_epochs,
             wish_size=wish_size,
         )
-        manifest = open_data(data, progress=progress, **chosen)
-        done = again.reproduce(manifest, settings, out=out, progress=progress)
+        done = again.reproduce(data, settings, out=out, progress=progress, **chosen)
     if as_json:
         print_json(done.as_dict())
         return

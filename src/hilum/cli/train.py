@@ -49,8 +49,7 @@ def train(
 
     progress = options.terminal(quiet)
     if resume is not None:
-        if data or out:
-            raise click.UsageError("--resume takes a run folder and nothing else.")
+        options.nothing_beside_resume("a run folder")
         run = training.resume(resume, progress=progress)
     else:
         if not data:

@@ -117,7 +117,7 @@ def open_data(
     progress: Progress = SILENT,
     **options: Any,
 ) -> Manifest:
-    """DATA of every command: a manifest is taken as it is, anything else is indexed.
+    """DATA of every command: a manifest is taken or read as it is, anything else is indexed.
 
     Parameters
     ----------

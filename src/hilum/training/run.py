@@ -18,7 +18,7 @@ import torch
 
 from hilum.bundle import SUFFIX, Bundle
 from hilum.errors import Interrupted, Refused, UsageError
-from hilum.storage import atomic_write, dated_folder, lock, new_folder, write_json
+from hilum.storage import atomic_write, begun, dated_folder, lock, write_json
 from hilum.training.loop import Epoch
 from hilum.training.recipe import Recipe
 
@@ -149,18 +149,8 @@ def claim(folder: Path | None, name: str) -> Iterator[Run]:
     """
     if folder is None:
         folder = dated_folder(f"train-{name}")
-    held = folder / "lock"
-    if not held.exists():
-        new_folder(folder, marker="lock")
-    with lock(held, what="--out"):
-        new_folder(folder, marker="lock")
-        try:
-            yield Run(folder)
-        except BaseException:
-            if [entry.name for entry in folder.iterdir()] == ["lock"]:
-                held.unlink()
-                folder.rmdir()  # nothing was begun: leave no empty folder behind
-            raise
+    with begun(folder):
+        yield Run(folder)
 
 
 @contextmanager

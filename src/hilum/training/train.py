@@ -16,6 +16,7 @@ import torch
 
 from hilum import machine
 from hilum.datasets.cache import Cache
+from hilum.datasets.index import open_data
 from hilum.datasets.manifest import Manifest
 from hilum.errors import Refused, require
 from hilum.machine import Place
@@ -82,11 +83,11 @@ def train(
         group.take_device(place)  # before anything asks a GPU: every process its own
         place = torchrun.mine(place)
         memory.check_memory(recipe, place)
-        manifest = open_manifest(data, progress, options)
+        manifest = open_data(data, progress=torchrun.voice(progress), **options)
         return torchrun.train(manifest, recipe, place, folder, workers, progress)
     memory.check_memory(recipe, place)
     with claim(folder, recipe.name) as run, interruptible(run):
-        manifest = open_manifest(data, progress, options)
+        manifest = open_data(data, progress=progress, **options)
         begin(run, recipe, manifest, place)
         _go(run, recipe, manifest, workers, progress)
         return run
@@ -286,16 +287,6 @@ def work(run: Run, progress: Progress) -> None:
         together.roll.advice = run.resume_line
         _, parts = open_films(manifest, recipe, together.roll)
         learn(run, recipe, parts, place, progress, together)
-
-
-def open_manifest(data: Any, progress: Progress, options: dict[str, Any]) -> Manifest:
-    """The manifest itself, or that of whatever ``hilum.index`` takes."""
-    if isinstance(data, Manifest):
-        return data
-    from hilum.datasets.index import open_data
-
-    sources = [data] if isinstance(data, str | Path) else list(data)
-    return open_data(sources, progress=progress, **options)
 
 
 def _check_parts(manifest: Manifest) -> None:

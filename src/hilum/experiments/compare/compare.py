@@ -7,13 +7,15 @@ comparison.speed_up("cpu:2", over="cpu:1")
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from hilum import machine
 from hilum.datasets.cache import Cache
+from hilum.datasets.index import open_data
 from hilum.datasets.manifest import Manifest
 from hilum.errors import Interrupted, Refused, UsageError, nearest, require
 from hilum.experiments.compare.agreement import MARGINS
@@ -22,7 +24,7 @@ from hilum.experiments.compare.jobs import Job, Outcome, perform
 from hilum.experiments.compare.sample import of_films
 from hilum.machine import Place
 from hilum.progress import SILENT, Progress
-from hilum.storage import atomic_write, dated_folder, lock, new_folder, write_json
+from hilum.storage import atomic_write, begun, dated_folder, lock, write_json
 from hilum.training.recipe import Recipe
 
 FORMAT = 1
@@ -65,7 +67,7 @@ class Plan:
 
 
 def compare(
-    data: Manifest,
+    data: Manifest | str | Path | Sequence[str | Path],
     on: Sequence[str],
     recipe: Recipe | str | Path = "paper2021",
     *,
@@ -78,6 +80,7 @@ def compare(
     out: Path | str | None = None,
     workers: int | None = None,
     progress: Progress = SILENT,
+    **options: Any,
 ) -> Comparison:
     """Run one recipe in several places and write the folder of a comparison.
 
@@ -86,7 +89,7 @@ def compare(
 
     Parameters
     ----------
-    data : films with parts
+    data : a manifest of films with parts, or whatever ``hilum.index`` takes
     on : places, two or more; one that is not here becomes a row with the reason
     seeds : 0 to ``seeds`` - 1 are run in each place
     baseline : what speed and convergence are told against: ``cpu:1`` where it is among the
@@ -95,6 +98,7 @@ def compare(
     margins : in place of ``agreement.MARGINS``, by measure
     breakdown : measure where the time goes, in a pass of its own
     out : a new folder; a dated one here where None
+    options : of ``hilum.index``
 
     Raises
     ------
@@ -104,25 +108,26 @@ def compare(
     Interrupted
         ``resume`` goes on from there.
     """
-    places = canonical(on)
-    if len(places) < 2:
-        raise UsageError("one place cannot be compared: name two or more with --on.")
+    places = several(on)
     if baseline is not None:
         (baseline,) = canonical([baseline])
         if baseline not in places:
             raise UsageError(f"the baseline is not among the places: {baseline}. Add --on.")
     if seeds < 1:
         raise UsageError(f"at least one seed is needed: {seeds}.")
-    for name in margins or {}:
+    for name, margin in (margins or {}).items():
         if name not in MARGINS:
             raise UsageError(f"no such measure: {name}. {nearest(name, MARGINS)}")
+        if not 0 < margin < math.inf:
+            raise UsageError(f"a margin is a positive number: {margin} for {name}.")
     if not isinstance(recipe, Recipe):
         recipe = Recipe.load(recipe, (*CHANGES, *overrides))
     require("train")
     folder = Path(out) if out is not None else dated_folder("compare")
     plan = Plan(places, tuple(range(seeds)), baseline, {**MARGINS, **(margins or {})}, breakdown)
-    manifest = of_films(data, films)
-    with begun(folder) as folder:
+    with begun(folder):
+        folder = folder.resolve()
+        manifest = of_films(open_data(data, progress=progress, **options), films)
         manifest.write(folder / "films.csv")
         with atomic_write(folder / "recipe.toml", "w") as stream:
             stream.write(recipe.toml())
@@ -144,13 +149,12 @@ def resume(folder: Path | str, *, progress: Progress = SILENT) -> Comparison:
         return _go(folder, plan, manifest, recipe, None, progress)
 
 
-@contextmanager
-def begun(folder: Path) -> Iterator[Path]:
-    """A new folder of results, held while the context lives."""
-    if not (folder / "lock").exists():
-        new_folder(folder, marker="lock")
-    with lock(folder / "lock", what="--out"):
-        yield new_folder(folder, marker="lock").resolve()
+def several(on: Sequence[str]) -> tuple[str, ...]:
+    """Places that can be compared, by their full names: two or more."""
+    places = canonical(on)
+    if len(places) < 2:
+        raise UsageError("one place cannot be compared: name two or more with --on.")
+    return places
 
 
 def canonical(on: Sequence[str]) -> tuple[str, ...]:

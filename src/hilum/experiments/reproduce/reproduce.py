@@ -10,6 +10,7 @@ from typing import Any
 
 import hilum
 from hilum import machine
+from hilum.datasets.index import open_data
 from hilum.datasets.manifest import Manifest
 from hilum.errors import Interrupted, Refused, UsageError
 from hilum.experiments.compare import compare as comparing
@@ -19,7 +20,8 @@ from hilum.experiments.reproduce import wishes as wishing
 from hilum.experiments.reproduce.matrix import Judged, judge
 from hilum.experiments.reproduce.wishes import Wishes
 from hilum.progress import SILENT, Progress
-from hilum.storage import dated_folder, lock, write_json
+from hilum.storage import begun, dated_folder, lock, write_json
+from hilum.training.recipe import Recipe
 from hilum.training.run import Run
 
 FORMAT = 1
@@ -112,13 +114,19 @@ class Reproduction:
 
 
 def reproduce(
-    data: Manifest,
+    data: Manifest | str | Path | Sequence[str | Path],
     settings: Settings | None = None,
     *,
     out: Path | str | None = None,
     progress: Progress = SILENT,
+    **options: Any,
 ) -> Reproduction:
     """Do the paper again on films with parts, into a new folder.
+
+    Parameters
+    ----------
+    data : a manifest, or whatever ``hilum.index`` takes
+    options : of ``hilum.index``
 
     Raises
     ------
@@ -128,11 +136,14 @@ def reproduce(
     """
     settings = settings or Settings()
     folder = Path(out) if out is not None else dated_folder("reproduce")
-    comparing.canonical(settings.on)
-    with comparing.begun(folder) as folder:
-        data.write(folder / "films.csv")
+    comparing.several(settings.on or comparing.default_places())
+    Recipe.load("paper2021", settings.overrides())  # what cannot be is told before a film is read
+    with begun(folder):
+        folder = folder.resolve()
+        manifest = open_data(data, progress=progress, **options)
+        manifest.write(folder / "films.csv")
         write_json(folder / "plan.json", {"format": FORMAT, **asdict(settings)})
-        return _go(folder, data, settings, progress)
+        return _go(folder, manifest, settings, progress)
 
 
 def resume(folder: Path | str, *, progress: Progress = SILENT) -> Reproduction:
