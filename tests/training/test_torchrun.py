@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 import torch
 
+from hilum.cli.app import run
+from hilum.datasets import phantom
 from hilum.errors import PlaceUnavailable, Refused
 from hilum.machine import Place
 from hilum.progress import SILENT, Progress
@@ -87,7 +89,7 @@ def test_memory_is_counted_for_the_processes_of_one_machine(
     recipe = recipe_of("paper2021", 500, training={"batch": 64})
     whole = memory.check_memory(recipe, Place("cpu", 1, 1, "float32"))
     alone = memory.check_memory(recipe, Place("cpu", 8, 1, "float32"))  # all eight here
-    for name, value in (("WORLD_SIZE", 8), ("LOCAL_WORLD_SIZE", 2)):
+    for name, value in (("RANK", 0), ("WORLD_SIZE", 8), ("LOCAL_WORLD_SIZE", 2)):
         monkeypatch.setenv(name, str(value))
     place = torchrun.mine(Place("cpu", 1, 1, "float32"))
     share = memory.memory_needed(recipe, place)
@@ -103,6 +105,35 @@ def test_memory_is_counted_for_the_processes_of_one_machine(
     monkeypatch.setattr(memory.machine, "memory_bytes", lambda: 2 * share - 1)
     with pytest.raises(Refused, match=r"training\.batch=56"):  # seven films each
         single.train("films", recipe, on="cpu:1@float32")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"RANK": "2"}, "RANK=2, WORLD_SIZE=2"),
+        ({"RANK": "-1"}, "RANK=-1"),
+        ({"RANK": ""}, "RANK=, "),
+        ({"WORLD_SIZE": "x"}, "WORLD_SIZE=x"),
+        ({"LOCAL_WORLD_SIZE": "0"}, "LOCAL_WORLD_SIZE=0"),
+        ({"MASTER_PORT": "99999"}, "MASTER_PORT"),
+        ({"MASTER_PORT": "0"}, "MASTER_PORT"),
+    ],
+)
+def test_a_launcher_that_says_nonsense_is_refused_in_one_line(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    wrong: dict[str, str],
+    told: str,
+) -> None:
+    phantom.make(tmp_path / "films", films=40)
+    right = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}
+    for name, value in {**right, **wrong}.items():
+        monkeypatch.setenv(name, value)
+    out = tmp_path / "run"
+    assert run(["train", str(tmp_path / "films"), "--out", str(out), "--on", "cpu:1"]) == 3
+    said = capsys.readouterr().err.splitlines()
+    assert told in said[-1] and "defect" not in said[-1] and not out.exists()
 
 
 @pytest.mark.parametrize("rank", ["0", "1"])

@@ -46,6 +46,7 @@ def train(
     if data and (on or "cpu").startswith("cpu"):
         library.build_ahead()  # before torch, which takes a second or two to load
     from hilum.training import train as training
+    from hilum.training.group import by_torchrun
 
     progress = options.terminal(quiet)
     if resume is not None:
@@ -57,7 +58,7 @@ def train(
         run = training.train(
             data, recipe, on=on, seed=seed, out=out, overrides=changes, progress=progress, **chosen
         )
-    if os.environ.get("RANK", "0") != "0":
+    if by_torchrun() and os.environ["RANK"] != "0":
         return  # one of torchrun's processes: the first one speaks for all
     if as_json:
         print_json(

@@ -105,7 +105,7 @@ class Group:
 
 def by_torchrun() -> bool:
     """Whether torchrun (or a like launcher) has started this process as one of several."""
-    return STORE not in os.environ and int(os.environ.get("WORLD_SIZE", "1")) > 1
+    return STORE not in os.environ and os.environ.get("WORLD_SIZE", "1") not in ("", "0", "1")
 
 
 def take_device(place: Place) -> torch.device:
@@ -189,7 +189,7 @@ def meeting_place(
         host, _, port = os.environ[STORE].partition(":")
     else:
         host, port = os.environ.get("MASTER_ADDR", ""), os.environ.get("MASTER_PORT", "")
-        if not host or not port.isdigit():
+        if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
             raise Refused(
                 "the launcher names no place to meet: MASTER_ADDR and MASTER_PORT. Start hilum "
                 "under torchrun, or set them to the first machine and a free port of it."

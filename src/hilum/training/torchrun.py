@@ -58,6 +58,27 @@ def train(
     return _together(place, start, workers, progress, manifest)
 
 
+def check() -> None:
+    """Refuse what a launcher says of the group where it cannot be.
+
+    Raises
+    ------
+    Refused
+    """
+    rank, size = os.environ.get("RANK", ""), os.environ.get("WORLD_SIZE", "")
+    local = os.environ.get("LOCAL_WORLD_SIZE", "1")
+    if not (rank.isdecimal() and size.isdecimal() and int(rank) < int(size)):
+        raise Refused(
+            f"no such process of a group: RANK={rank}, WORLD_SIZE={size}. Start hilum under "
+            "torchrun, or number the processes from 0 to WORLD_SIZE - 1."
+        )
+    if not (local.isdecimal() and 0 < int(local) <= int(size)):
+        raise Refused(
+            f"no number of processes of this machine: LOCAL_WORLD_SIZE={local} of {size}. Leave "
+            "it out where there is one."
+        )
+
+
 def voice(progress: Progress) -> Progress:
     """What tells people of the films before the processes have met: that of rank 0 alone."""
     return progress if os.environ.get("RANK") == "0" else SILENT
@@ -72,6 +93,7 @@ def resume(folder: Path, workers: int | None, progress: Progress) -> Run:
     ------
     UsageError, Locked, Refused, TrainingStopped, Interrupted
     """
+    check()
     asked = Run(folder).environment.get("asked")
     place = placement.of_one(asked) if asked else machine.best_place()
 

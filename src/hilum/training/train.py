@@ -80,6 +80,7 @@ def train(
     if group.by_torchrun():
         from hilum.training import torchrun
 
+        torchrun.check()
         group.take_device(place)  # before anything asks a GPU: every process its own
         place = torchrun.mine(place)
         memory.check_memory(recipe, place)
