@@ -116,6 +116,9 @@ def test_the_record_is_what_the_model_says(model: Any, page: Any) -> None:
     assert [{k: str(v) for k, v in row.items()} for row in rows] == kept
     measured = json.loads((page.OUT / "checked.json").read_text("utf-8"))
     assert importlib.import_module("scaling_check").beside(measured) == measured
+    kind = importlib.import_module("many_workers").KIND
+    steps = json.loads((page.RECORDS / "benchmarks" / kind / "scaling.json").read_text("utf-8"))
+    assert model.work_of(steps, measured) == model.Work(**settings["work"])
     text = (ROOT / "docs" / "scaling.md").read_text("utf-8")
     for table in page.tables(measured, rows).values():
         assert table in text
