@@ -26,6 +26,8 @@ from hilum.experiments.compare.agreement import equivalence
 from hilum.experiments.compare.comparison import Comparison
 from hilum.experiments.compare.jobs import Job, Outcome, perform
 from hilum.experiments.compare.sample import of_films, sample
+from hilum.experiments.compare.sections import again
+from hilum.experiments.compare.tables import seconds
 from hilum.machine import Place
 from hilum.progress import SILENT, Progress
 from hilum.training.learner import TorchLearner
@@ -430,6 +432,26 @@ def test_convolution_is_judged_where_it_stands_alone(
     for name in done.measured:
         merge(name)
     assert row()[0] == "open"
+
+
+@pytest.mark.parametrize(
+    ("value", "sign", "shown"),
+    [
+        (0.0654, "", "0.065"), (1.986, "", "1.99"), (9.97, "", "10.0"), (578, "", "578.0"),
+        (-0.0004, "+", "+0.000"), (-0.02, "+", "-0.020"), (2.71, "+", "+2.71"),
+    ],
+)  # fmt: skip
+def test_short_times_keep_their_figures(value: float, sign: str, shown: str) -> None:
+    assert seconds(value, sign) == shown
+
+
+def test_a_margin_that_was_stated_is_part_of_the_command(
+    planted: tuple[Comparison, MadeUp],
+) -> None:
+    compared, _ = planted
+    assert "--margin" not in again(compared)
+    stated = replace(compared, margins={**compared.margins, "val_loss": 0.2})
+    assert again(stated).endswith(" --margin val_loss=0.2")
 
 
 def test_an_interrupted_comparison_goes_on(

@@ -136,6 +136,29 @@ def test_a_launcher_that_says_nonsense_is_refused_in_one_line(
     assert told in said[-1] and "defect" not in said[-1] and not out.exists()
 
 
+@pytest.mark.parametrize(
+    ("processes", "local", "times"), [(1, None, 0), (8, None, 1), (8, 1, 0), (8, 4, 1)]
+)
+def test_more_processes_than_cores_are_warned_of_once_and_by_machine(
+    monkeypatch: pytest.MonkeyPatch, processes: int, local: int | None, times: int
+) -> None:
+    monkeypatch.setattr(single.machine, "cores", lambda: 2)
+    if local is not None:  # on eight machines, on two
+        monkeypatch.setenv("WORLD_SIZE", str(processes))
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", str(local))
+    warned: list[str] = []
+
+    class Listening(Progress):
+        def warn(self, text: str) -> None:
+            warned.append(text)
+
+    films = films_of(4)
+    place = Place("cpu", processes, 1, "float32")
+    single.announce(recipe_of("paper2021", 94), place, (films, films), Listening())
+    assert len(warned) == times
+    assert all("cores here and there are 2" in text for text in warned)
+
+
 @pytest.mark.parametrize("rank", ["0", "1"])
 def test_the_films_are_told_of_once(monkeypatch: pytest.MonkeyPatch, rank: str) -> None:
     mine, told = Progress(), []

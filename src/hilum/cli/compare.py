@@ -95,6 +95,8 @@ def compare(
 
 def summary(comparison: Comparison) -> str:
     """One line a place, for a terminal."""
+    from hilum.experiments.compare.tables import seconds
+
     rows = []
     for name, at in comparison.places.items():
         if at.status != "done":
@@ -105,7 +107,7 @@ def summary(comparison: Comparison) -> str:
         rows.append(
             [
                 name,
-                f"{at.times('epoch').mean():.1f}",
+                seconds(at.times("epoch").mean()),
                 f"{at.times('step').mean():.1f}",
                 f"{at.setup():.1f}",
                 *("–" if r is None else f"{r['ratio']:.2f}" for r in ratios),

@@ -16,7 +16,6 @@ from typing import Any
 
 from torch import distributed
 
-from hilum import machine
 from hilum.errors import HilumError, WorkerLost
 from hilum.machine import Place
 from hilum.progress import Progress
@@ -39,12 +38,6 @@ def lead(run: Run, place: Place, progress: Progress) -> None:
     RuntimeError
         A defect in one of them, which has written its traceback to the screen.
     """
-    cores = place.processes * max(1, place.threads)
-    if place.kind == "cpu" and cores > machine.cores():
-        progress.warn(
-            f"{place} wants {cores} cores and there are {machine.cores()}: the processes wait for "
-            f"each other at every step, about {cores / machine.cores():.1f} times as long or more."
-        )
     # The store takes a free port itself, so none can be in use.
     store = distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     events: queue.Queue[tuple[int, dict[str, Any] | None]] = queue.Queue()

@@ -149,14 +149,17 @@ def announce(recipe: Recipe, place: Place, parts: tuple[Films, Films], progress:
     network = build(recipe.network.name, recipe.preprocessing.size, **recipe.network.options)
     size = recipe.preprocessing.size
     progress.say(f"\n{arithmetic.text(layer_table(network, size))}\n")
-    asked = place.threads * place.processes
-    if place.kind == "cpu" and asked > machine.cores():
+    cores, asked = machine.cores(), place.threads * memory.copies(place)  # of this machine
+    if place.kind == "cpu" and asked > cores:
         progress.warn(
-            f"{asked} threads for {machine.cores()} cores: they wait for each other, and every "
-            f"step takes many times longer. Use --on cpu:{machine.cores()}."
+            f"{asked} threads for {cores} cores: they wait for each other, and every step takes "
+            f"many times longer. Use --on cpu:{cores}."
+            if place.processes == 1
+            else f"{place} wants {asked} cores here and there are {cores}: the processes wait for "
+            f"each other at every step, about {asked / cores:.1f} times as long or more."
         )
     idle = ""
-    if place.kind == "cpu" and place.threads * place.processes < machine.cores():
+    if place.kind == "cpu" and asked < cores:
         idle = f" ({machine.cores()} cores are granted)"
     progress.say(
         f"recipe {recipe.name}: {len(parts[0]):,} films to train, {len(parts[1]):,} to validate, "

@@ -6,6 +6,7 @@ from html import escape
 
 from hilum import report
 from hilum.experiments.compare.comparison import Comparison
+from hilum.experiments.compare.tables import seconds
 from hilum.report import Section
 
 Row = tuple[str, str, str]
@@ -135,7 +136,7 @@ def _pays(comparison: Comparison) -> Row:
         pays = "never pays" if row["epochs"] is None else f"paid after epoch {row['epochs']}"
         if row["epochs"] == 0:
             pays = "paid from the start"
-        said.append(f"{escape(row['place'])}: {row['setup_more']:+.1f} s, {pays}")
+        said.append(f"{escape(row['place'])}: {seconds(row['setup_more'], '+')} s, {pays}")
     held = all(row["epochs"] is not None for row in rows)
     return claim, "held" if held else "in part", "; ".join(said)
 

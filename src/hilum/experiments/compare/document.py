@@ -13,7 +13,7 @@ from hilum import report
 from hilum.experiments.compare import figures
 from hilum.experiments.compare.comparison import Comparison
 from hilum.experiments.compare.sections import between, sections
-from hilum.experiments.compare.tables import tables
+from hilum.experiments.compare.tables import seconds, tables
 from hilum.storage import write_json
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def lead(comparison: Comparison) -> str:
             facts.append((f"{ratio['ratio']:.2f} ×<i>{between(ratio)}</i>",
                           f"{escape(name)} over {escape(over)}, by epoch"))  # fmt: skip
     for name, at in list(comparison.measured.items())[: max(1, 4 - len(facts))]:
-        facts.append((f"{at.times('epoch').mean():.1f} s", f"an epoch on {escape(name)}"))
+        facts.append((f"{seconds(at.times('epoch').mean())} s", f"an epoch on {escape(name)}"))
     missing = [n for n, at in comparison.places.items() if at.status != "done"]
     recipe, counts = comparison.recipe, {c[0]: c for c in comparison.manifest.counts()}
     sampled = comparison.manifest.notes.get("sampled")

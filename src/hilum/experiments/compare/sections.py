@@ -7,9 +7,9 @@ from html import escape
 from hilum import report
 from hilum.experiments import paper
 from hilum.experiments.compare import claims
-from hilum.experiments.compare.agreement import WORDS, Equivalence, spread
+from hilum.experiments.compare.agreement import MARGINS, WORDS, Equivalence, spread
 from hilum.experiments.compare.comparison import Comparison
-from hilum.experiments.compare.tables import Table, paper_tables, precision_of
+from hilum.experiments.compare.tables import Table, paper_tables, precision_of, seconds
 from hilum.report import Section
 
 VERDICTS = {
@@ -128,7 +128,7 @@ def convergence(comparison: Comparison, made: dict[str, Table], drawn: dict[str,
             [
                 escape(name),
                 WORDS[measure],
-                f"{found.difference:+.4f}",
+                f"{found.difference:+z.4f}",
                 _interval(found),
                 f"± {found.margin:g}",
                 VERDICTS[found.verdict],
@@ -171,7 +171,7 @@ def convergence(comparison: Comparison, made: dict[str, Table], drawn: dict[str,
 
 
 def _interval(found: Equivalence) -> str:
-    return "–" if found.low is None else f"{found.low:+.4f} to {found.high:+.4f}"
+    return "–" if found.low is None else f"{found.low:+z.4f} to {found.high:+z.4f}"
 
 
 def _spread(comparison: Comparison) -> str:
@@ -255,8 +255,8 @@ def setting_up(comparison: Comparison) -> Section | None:
             [
                 escape(row["place"]),
                 f"{row['setup_seconds']:.1f}",
-                f"{row['setup_more']:+.1f}",
-                f"{row['saved_an_epoch']:+.1f}",
+                seconds(row["setup_more"], "+"),
+                seconds(row["saved_an_epoch"], "+"),
                 pays,
             ]
         )
@@ -300,7 +300,9 @@ def method(comparison: Comparison) -> Section:
 def again(comparison: Comparison) -> str:
     """The command line that would do it again, in the comparison's folder."""
     on = " ".join(f"--on {name}" for name in comparison.places)
+    stated = (m for m in comparison.margins.items() if m not in MARGINS.items())
+    margins = "".join(f" --margin {name}={margin:g}" for name, margin in stated)
     return (
         f"hilum compare films.csv --recipe recipe.toml {on} --seeds {len(comparison.seeds)}"
-        f" --baseline {comparison.baseline}"
+        f" --baseline {comparison.baseline}{margins}"
     )

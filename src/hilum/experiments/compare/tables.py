@@ -28,7 +28,7 @@ class Table:
     title : for people
     heads : of the columns; the first names the row
     rows : numbers, texts, None where nothing was measured
-    forms : a format for people a column, ``""`` for as it is
+    forms : a format for people a column, ``""`` for as it is, ``s`` for seconds
     beside : a table of the same shape (fewer rows allowed) that is shown beneath each cell: the
         paper's; its columns of the files carry ``paper``
     """
@@ -80,9 +80,18 @@ class Table:
 
     def _shown(self, row: Sequence[Cell]) -> list[str]:
         return [
-            "–" if cell is None else cell if isinstance(cell, str) else f"{cell:{form}}"
+            "–" if cell is None
+            else cell if isinstance(cell, str)
+            else seconds(cell) if form == "s"
+            else f"{cell:{form}}"
             for cell, form in zip(row, self.forms, strict=True)
-        ]
+        ]  # fmt: skip
+
+
+def seconds(value: float, sign: str = "") -> str:
+    """Seconds for people: two figures of what is short, and no ``-0.0``."""
+    digits = 1 if abs(value) >= 9.95 else 2 if abs(value) >= 0.995 else 3
+    return f"{value:{sign}z.{digits}f}"
 
 
 def tables(comparison: Comparison) -> dict[str, Table]:
@@ -96,7 +105,12 @@ def tables(comparison: Comparison) -> dict[str, Table]:
         _one("table-1", 1, measured[first], beside.get("GPU"), "GPU"),
         _one("table-2", 2, measured[second], beside.get("CPU"), "CPU"),
         _by_place(
-            "table-3", "Table 3. Losses over the epochs", measured, ("loss", "val_loss"), ".4f"
+            "table-3",
+            "Table 3. Losses over the epochs",
+            measured,
+            ("loss", "val_loss"),
+            ".4f",
+            ".4f",
         ),
         _by_place(
             "table-4",
@@ -104,10 +118,11 @@ def tables(comparison: Comparison) -> dict[str, Table]:
             measured,
             ("accuracy", "val_accuracy"),
             ".4f",
+            ".4f",
         ),
         _by_place(
             "table-5", "Table 5. Time of an epoch, of a step", measured, ("seconds", "ms_per_step"),
-            ".1f",
+            "s", ".1f",
         ),
         _epochs(comparison),
         places_table(comparison),
@@ -116,7 +131,7 @@ def tables(comparison: Comparison) -> dict[str, Table]:
 
 
 _COLUMNS = (
-    ("seconds", "s an epoch", ".1f"),
+    ("seconds", "s an epoch", "s"),
     ("ms_per_step", "ms a step", ".1f"),
     ("loss", "loss", ".4f"),
     ("accuracy", "accuracy", ".4f"),
@@ -152,7 +167,7 @@ def _paper_row(number: int, e: PaperEpoch) -> list[Cell]:
 
 
 def _by_place(
-    name: str, title: str, measured: dict[str, At], keys: tuple[str, str], form: str
+    name: str, title: str, measured: dict[str, At], keys: tuple[str, str], *forms: str
 ) -> Table:
     words = {
         "loss": "train",
@@ -165,7 +180,7 @@ def _by_place(
     heads = [f"{place}: {words[key]}" for place in measured for key in keys]
     columns = [at.mean(key) for at in measured.values() for key in keys]
     rows: list[list[Cell]] = [[k + 1, *row] for k, row in enumerate(zip(*columns, strict=False))]
-    return Table(name, title, ("epoch", *heads), rows, ("", *[form] * len(heads)))
+    return Table(name, title, ("epoch", *heads), rows, ("", *forms * len(measured)))
 
 
 def paper_tables() -> dict[str, Table]:
@@ -231,7 +246,7 @@ def places_table(comparison: Comparison) -> Table:
                 at.reason,
             ]
         )
-    forms = ("", "", "", "", ".1f", ".1f", ".1f", ".1f", ",.0f", *[".2f"] * len(baselines), "")
+    forms = ("", "", "", "", "s", ".1f", ".1f", ".1f", ",.0f", *[".2f"] * len(baselines), "")
     return Table("places", "Places", heads, rows, forms)
 
 

@@ -24,7 +24,7 @@ def table(found: Wishes) -> Table:
         "varied", "patients", "films", "pixels", "parameters", "epochs", "seconds",
         "accuracy", "low", "high", "AUROC", "low ", "high ", "remark",
     )  # fmt: skip
-    forms = ("", ",", ",", "", ",", "", ".1f", *[".3f"] * 6, "")
+    forms = ("", ",", ",", "", ",", "", "s", *[".3f"] * 6, "")
     return Table("wishes", "The closing wishes", heads, rows, forms)
 
 
