@@ -322,6 +322,12 @@ def test_every_process_says_which_one_hangs(
     assert len(Run(tmp_path / "run").epochs) == 1
 
 
+def test_threads_of_a_broken_group_do_not_change_the_code(tmp_path: Path) -> None:
+    aborts = "import atexit; atexit.register(os.abort)"
+    one = come(1, free_port(), aborts, "train", str(tmp_path / "none"), "--on", "cpu:1")
+    assert len(said(one)) == 1 and one.returncode in (2, 3)
+
+
 @pytest.mark.slow
 def test_a_taken_folder_is_refused_by_all(data: Manifest, tmp_path: Path) -> None:
     data.write(tmp_path / "films.csv")
