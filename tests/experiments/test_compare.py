@@ -271,6 +271,21 @@ def test_an_operator_belongs_to_its_nearest_name_but_a_marked_range_comes_first(
     assert breakdown._part(event("aten::relu", step)) is None
 
 
+def test_one_disturbed_step_is_no_part_of_where_the_time_goes() -> None:
+    events = []
+    for number, late in enumerate((0.0, 9e4, 0.0)):
+        start = 1e6 * number
+        common = {"device_type": "DeviceType.CPU", "time_range": SimpleNamespace(start=start)}
+        step = SimpleNamespace(name="hilum step", cpu_parent=None, self_cpu_time_total=10.0,
+                               cpu_time_total=2e4 + late, **common)  # fmt: skip
+        mark = SimpleNamespace(**{**vars(step), "device_type": "DeviceType.CUDA"})
+        data = SimpleNamespace(name="hilum data", cpu_parent=step,
+                               self_cpu_time_total=2e3 + late, **common)  # fmt: skip
+        events += [step, mark, data]
+    assert breakdown._sorted(events, False)["data"] == 2.0
+    assert breakdown._whole(events) == 20.0
+
+
 # --- the whole, with made-up runs ---------------------------------------------------------------
 
 

@@ -21,6 +21,7 @@ import statistics
 import subprocess
 import sys
 import time
+from bisect import bisect_right
 from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
@@ -148,12 +149,12 @@ def _torch(learner: Any, films: Any, recipe: Any, plan: list[NDArray[np.int64]])
         for batch in plan[WARM + STEPS :]:
             with record_function("hilum step"):
                 timed(batch)
-    parts = _sorted(profiled.events(), on_gpu, STEPS)
+    parts = _sorted(profiled.events(), on_gpu)
     if alone:
         parts["exchange"] = max(0.0, statistics.median(plain) - statistics.median(alone))
     usual = statistics.median(plain)
     known = sum(parts.values())
-    parts["other"] = max(0.0, (usual if on_gpu or alone else _whole(profiled, STEPS)) - known)
+    parts["other"] = max(0.0, (usual if on_gpu or alone else _whole(profiled.events())) - known)
     method = "torch.profiler" + (
         ", time on the GPU; what it does not compute is other" if on_gpu else ", time on the CPU"
     )
@@ -164,20 +165,34 @@ def _torch(learner: Any, films: Any, recipe: Any, plan: list[NDArray[np.int64]])
     return _result(parts, usual, STEPS, method)
 
 
-def _sorted(events: Any, on_gpu: bool, steps: int) -> dict[str, float]:
-    """Own time of every operator by part, ms a step; what has no name of its own is left out."""
-    parts = dict.fromkeys(PARTS, 0.0)
+def _sorted(events: Any, on_gpu: bool) -> dict[str, float]:
+    """Own time of every operator by part, ms a step; what has no name of its own is left out.
+
+    The median over the steps: a neighbour that holds a core for one of them is no part of it.
+    """
+    steps = _steps(events)
+    starts = [step.time_range.start for step in steps]
+    found = [dict.fromkeys(PARTS, 0.0) for _ in steps]
     for event in events:
+        number = bisect_right(starts, event.time_range.start) - 1
         part = _part(event)
+        if number < 0:
+            continue
         if on_gpu:
             for kernel in event.kernels:
                 copies = kernel.name.lower().startswith("memcpy")
                 where = "transfer" if copies and "dtod" not in kernel.name.lower() else part
                 if where:
-                    parts[where] += kernel.duration
+                    found[number][where] += kernel.duration
         elif part and _within_a_step(event):
-            parts[part] += event.self_cpu_time_total
-    return {name: total / 1e3 / steps for name, total in parts.items()}
+            found[number][part] += event.self_cpu_time_total
+    return {name: statistics.median(step[name] for step in found) / 1e3 for name in PARTS}
+
+
+def _steps(events: Any) -> list[Any]:
+    """The steps that were marked, in their order; a GPU marks them once more on its own clock."""
+    marked = (e for e in events if e.name == "hilum step" and str(e.device_type).endswith("CPU"))
+    return sorted(marked, key=lambda event: event.time_range.start)
 
 
 def _part(event: Any) -> str | None:
@@ -202,10 +217,9 @@ def _within_a_step(event: Any) -> bool:
     return False
 
 
-def _whole(profiled: Any, steps: int) -> float:
-    """ms a step while the profiler watched."""
-    total = sum(e.cpu_time_total for e in profiled.events() if e.name == "hilum step")
-    return float(total) / 1e3 / steps
+def _whole(events: Any) -> float:
+    """ms a step while the profiler watched, the median."""
+    return statistics.median(float(e.cpu_time_total) for e in _steps(events)) / 1e3
 
 
 def _result(parts: dict[str, float], usual: float, steps: int, method: str) -> dict[str, Any]:
