@@ -5,6 +5,7 @@ import os
 import pytest
 
 from hilum.datasets.index import index, open_data
+from hilum.datasets.manifest import Manifest
 from hilum.errors import HilumError, LeakError, Refused, UsageError
 from hilum.progress import Progress
 
@@ -258,8 +259,9 @@ def test_options_that_would_change_nothing_are_refused(write, root, tmp_path):
         {"test": 0.0},
         {"images": (str(tmp_path),)},
     ):
-        with pytest.raises(UsageError, match=f"--{next(iter(option))} changes nothing"):
-            open_data(tmp_path / "films.csv", **option)
+        for given in (tmp_path / "films.csv", Manifest.read(tmp_path / "films.csv")):
+            with pytest.raises(UsageError, match=f"--{next(iter(option))} changes nothing"):
+                open_data(given, **option)
     same = {"kind": "folders", "positive": "PNEUMONIA", "task": "pneumonia", "images": ()}
     assert len(open_data(tmp_path / "films.csv", **same, validation=0.15, test=0.15)) == 50
 

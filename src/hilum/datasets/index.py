@@ -124,6 +124,7 @@ def open_data(
     options : those of :func:`index`
     """
     if isinstance(sources, Manifest):
+        _refuse_options(sources, "it", options)
         return sources
     if isinstance(sources, str | Path):
         sources = (sources,)
@@ -143,7 +144,7 @@ def open_data(
     return manifest
 
 
-def _refuse_options(manifest: Manifest, path: Path, options: dict[str, Any]) -> None:
+def _refuse_options(manifest: Manifest, path: Path | str, options: dict[str, Any]) -> None:
     """``UsageError`` for an option of ``index`` that would change nothing in a manifest."""
     settled = {
         "kind": (None, manifest.notes.get("kind")),
