@@ -45,4 +45,4 @@ def test_a_driver_without_a_torch_for_it(monkeypatch: pytest.MonkeyPatch) -> Non
     assert not found.well and "570.1" in found.value and "pytorch.org" in found.remedy
     monkeypatch.setattr(doctor, "_driver", lambda: None)
     (found,) = doctor._gpus()
-    assert found.well and found.value == "no GPU seen by torch"
+    assert found.well is None and found.value == "no GPU seen by torch"

@@ -21,12 +21,15 @@ EXTRAS = {
 
 @dataclass(frozen=True)
 class Finding:
-    """One line: what, how it is, whether that is well, and what to do if not."""
+    """One line: what, how it is, whether that is well, and what to do if not.
+
+    ``well`` is None for what may be absent.
+    """
 
     section: str
     item: str
     value: str
-    well: bool = True
+    well: bool | None = True
     remedy: str = ""
 
 
@@ -112,7 +115,7 @@ def _gpus() -> list[Finding]:
     driver = _driver()
     if not torch.cuda.is_available():
         if driver is None:
-            return [Finding("places", "cuda", "no GPU seen by torch")]
+            return [Finding("places", "cuda", "no GPU seen by torch", None)]
         why = "was built without CUDA" if torch.version.cuda is None else "sees none of them"
         text = f"the driver ({driver}) is there, but torch {torch.__version__} {why}"
         remedy = "install a torch for CUDA: https://pytorch.org/get-started/locally"

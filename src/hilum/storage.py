@@ -145,6 +145,17 @@ def new_folder(path: Path | str, *, marker: str | None = None, option: str = "--
 
 
 @contextmanager
+def unless_empty(folder: Path) -> Iterator[None]:
+    """Keep what an error leaves in a folder of results; remove one that is empty."""
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):  # it is not empty
+            folder.rmdir()
+        raise
+
+
+@contextmanager
 def begun(path: Path | str) -> Iterator[Path]:
     """A new folder of results, locked while the context lives; one that stays empty is removed.
 

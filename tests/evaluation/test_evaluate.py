@@ -280,6 +280,7 @@ def test_no_readable_film_at_all(films: Manifest, bundle: Bundle, tmp_path: Path
         file.write_bytes(b"nothing")
     with pytest.raises(Refused, match="no labelled film can be read"):
         judge(films, bundle, out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_two_runs_give_the_same_figures(

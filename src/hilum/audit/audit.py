@@ -24,7 +24,7 @@ from hilum.datasets.index import open_data
 from hilum.errors import require
 from hilum.films.workers import Workers
 from hilum.progress import SILENT, Progress
-from hilum.storage import atomic_write, dated_folder, new_folder, write_json
+from hilum.storage import atomic_write, dated_folder, new_folder, unless_empty, write_json
 
 if TYPE_CHECKING:
     from hilum.datasets.manifest import Manifest
@@ -138,7 +138,7 @@ def audit(
     folder = new_folder(out or dated_folder("audit"))
     seconds: dict[str, float] = {}
     clock = _Clock(seconds)
-    with Workers(workers) as pool:
+    with unless_empty(folder), Workers(workers) as pool:
         seen = survey.survey(manifest, pool, progress)
         clock.lap("looking")
         groups = duplicates.find(manifest, seen, pool, progress)

@@ -39,6 +39,10 @@ def doctor(clear: bool, quiet: bool, as_json: bool) -> None:
         if finding.section != section:
             section = finding.section
             click.echo(click.style(f"\n{section}", bold=True))
-        mark = click.style("✓", fg="green") if finding.well else click.style("✗", fg="red")
+        mark = {
+            True: click.style("✓", fg="green"),
+            False: click.style("✗", fg="red"),
+            None: "–",
+        }[finding.well]
         remedy = f"  → {finding.remedy}" if finding.remedy else ""
         click.echo(f"  {mark} {finding.item:<{width}}  {finding.value}{remedy}")

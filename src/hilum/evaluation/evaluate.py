@@ -22,7 +22,7 @@ from hilum.evaluation.scores import Scores, fill, score_cached
 from hilum.evaluation.subgroups import Subgroup, subgroups
 from hilum.inference.model import Model, load
 from hilum.progress import SILENT, Progress
-from hilum.storage import dated_folder, new_folder, write_json
+from hilum.storage import dated_folder, new_folder, unless_empty, write_json
 
 if TYPE_CHECKING:
     from hilum.datasets.cache import Cache
@@ -181,17 +181,19 @@ def evaluate(
             f"no film has a label: {manifest.name}. Use hilum predict for films without labels."
         )
     folder = new_folder(out or dated_folder("evaluation"))
-    caches = {name: fill(model, manifest, workers, progress) for name, model in named.items()}
-    scores = {
-        name: score_cached(model, manifest, caches[name], progress) for name, model in named.items()
-    }
-    first = scores[next(iter(named))]
-    unreadable = [(film, why) for film, why in zip(first.film, first.error, strict=True) if why]
-    if not first.is_judged.any():
-        raise Refused(
-            f"no labelled film can be read: {manifest.name} ({unreadable[0][1]}). "
-            "Mend the films, or name another folder."
-        )
+    with unless_empty(folder):
+        caches = {name: fill(model, manifest, workers, progress) for name, model in named.items()}
+        scores = {
+            name: score_cached(model, manifest, caches[name], progress)
+            for name, model in named.items()
+        }
+        first = scores[next(iter(named))]
+        unreadable = [(film, why) for film, why in zip(first.film, first.error, strict=True) if why]
+        if not first.is_judged.any():
+            raise Refused(
+                f"no labelled film can be read: {manifest.name} ({unreadable[0][1]}). "
+                "Mend the films, or name another folder."
+            )
     with progress.stage("measuring", 3 * len(named) + 2) as advance:
         measured, groups = {}, {}
         for name, model in named.items():
