@@ -41,10 +41,6 @@ def train(
       hilum train films.csv --recipe paper2021 --on cpu:2@float32
       hilum train --resume run
     """
-    from hilum.native import library
-
-    if data and (on or "cpu").startswith("cpu"):
-        library.build_ahead()  # before torch, which takes a second or two to load
     from hilum.training import train as training
     from hilum.training.group import by_torchrun
 

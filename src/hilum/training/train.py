@@ -76,7 +76,7 @@ def train(
     place = placement.resolve(on, recipe)
     folder = None if out is None else Path(out)
     if place.kind == "cpu":
-        library.build_ahead()
+        library.build_ahead()  # not before: its compiler would count as a busy neighbour
     if group.by_torchrun():
         from hilum.training import torchrun
 
