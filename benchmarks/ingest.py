@@ -27,6 +27,7 @@ from hilum import machine
 from hilum.datasets.cache import Cache
 from hilum.datasets.manifest import Manifest
 from hilum.films.preprocess import Preprocessing
+from hilum.native import library
 from sides import OWN, Load, Process, Side
 
 SIZES = (500, 224)
@@ -109,8 +110,16 @@ def pairs(medians: dict[str, list[float]]) -> list[tuple[str, str, float | None]
     return found
 
 
+def built_kernels() -> Path | None:
+    """The folder of the compiled library, built as training does before it fills a cache."""
+    if library.load()[0] is None:
+        return None
+    return library.place(library.level())[0].parent
+
+
 def over_cores(films: list[Path], rounds: int, many: int, folder: Path) -> list[dict[str, Any]]:
     """An empty cache filled by one process and by two, in turn."""
+    kernels = built_kernels()
     links = folder / "links"
     links.mkdir()
     names = []
@@ -132,6 +141,8 @@ def over_cores(films: list[Path], rounds: int, many: int, folder: Path) -> list[
             for workers in seconds:
                 with tempfile.TemporaryDirectory(dir=folder) as cache:
                     os.environ["HILUM_CACHE"] = cache
+                    if kernels is not None:
+                        (Path(cache) / "kernels").symlink_to(kernels)
                     began = time.perf_counter()
                     Cache.fill(manifest, Preprocessing(size), workers=workers, limit=1.0)
                     seconds[workers].append(time.perf_counter() - began)
