@@ -59,3 +59,18 @@ def test_what_is_here() -> None:
     assert 0 <= machine.free_cores(0.05) <= machine.cores()
     assert machine.memory_bytes() > 2**28
     assert machine.processor()
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ({"avx2"}, "(AVX2)"),
+        ({"avx2", "avx512f", "avx512_bf16"}, "(AVX-512, bfloat16)"),
+        ({"avx2", "avx512f", "avx512_bf16", "amx_bf16"}, "(AVX-512, bfloat16, AMX)"),
+    ],
+)
+def test_a_processor_is_told_with_what_it_computes(
+    flags: set[str], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "cpu_flags", lambda: frozenset(flags))
+    assert machine.processor.__wrapped__().endswith(said)

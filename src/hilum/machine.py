@@ -243,14 +243,20 @@ def keep_memory() -> bool:
 
 @cache
 def processor() -> str:
-    """The CPU's model name."""
+    """The CPU's model name and, since it may stand for several speeds, what it computes with."""
+    name = platform.processor() or platform.machine()
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
+                name = line.split(":", 1)[1].strip()
+                break
     except OSError:
         pass
-    return platform.processor() or platform.machine()
+    names = {"avx512f": "AVX-512", "avx512_bf16": "bfloat16", "amx_bf16": "AMX"}
+    vectors = [said for flag, said in names.items() if flag in cpu_flags()]
+    if not vectors and "avx2" in cpu_flags():
+        vectors = ["AVX2"]
+    return f"{name} ({', '.join(vectors)})" if vectors else name
 
 
 @cache
