@@ -59,7 +59,8 @@ class Plan:
         except (OSError, ValueError, KeyError) as error:
             raise UsageError(
                 f"no comparison was begun there: {folder} ({type(error).__name__}). Give the "
-                "folder that hilum compare named."
+                "folder that hilum compare named; what hilum reproduce began goes on with "
+                "hilum reproduce --resume."
             ) from None
 
     def write(self, folder: Path) -> None:
