@@ -30,6 +30,7 @@ KEPT = ROOT / "docs" / "records" / "benchmarks"
 KINDS: dict[str, tuple[str | None, str]] = {
     "amx": ("amx_bf16", "AVX-512, bfloat16 and matrix tiles (AMX)"),
     "avx512": ("avx512_bf16", "AVX-512 and bfloat16"),
+    "avx512f": ("avx512f", "AVX-512 without bfloat16"),
     "avx2": ("avx2", "AVX2 alone"),
     "other": (None, "no vectors that kernels use"),
 }
@@ -229,10 +230,10 @@ def gemm_rate(entry: Mapping[str, Any]) -> float:
     return round(entry["gflop"] / entry["ms"] * 1e3, 1)
 
 
-def instructions() -> str:
+def kind() -> str:
     """The best of ``KINDS`` that this processor is."""
     flags = machine.cpu_flags()
-    return next(k for k, (flag, _) in KINDS.items() if flag is None or flag in flags)
+    return next(name for name, (flag, _) in KINDS.items() if flag is None or flag in flags)
 
 
 def record(result: dict[str, Any], name: str, tables: Mapping[str, Table]) -> None:
@@ -240,7 +241,7 @@ def record(result: dict[str, Any], name: str, tables: Mapping[str, Table]) -> No
 
     ``tables`` by the name of their place, which gets one for every kind that was ever measured.
     """
-    folder = KEPT / instructions()
+    folder = KEPT / kind()
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / f"{name}.json", result)
     put(PAGE, {place: of_all(name, table) for place, table in tables.items()})
@@ -250,8 +251,8 @@ def of_all(name: str, table: Table) -> str:
     """The tables of one benchmark's records, each under its kind of processor."""
     found = [
         f"With {said}:\n\n{table(json.loads(path.read_text('utf-8')))}"
-        for kind, (_, said) in KINDS.items()
-        if (path := KEPT / kind / f"{name}.json").exists()
+        for folder, (_, said) in KINDS.items()
+        if (path := KEPT / folder / f"{name}.json").exists()
     ]
     return "\n\n".join(found)
 

@@ -29,6 +29,14 @@ def test_both_ways_give_the_same_bytes(height: int, width: int, size: int, seed:
     np.testing.assert_array_equal(resize._by(native, values, size), resize._by_pillow(values, size))
 
 
+def test_weights_that_sum_to_more_than_one_do_not_wrap_around() -> None:
+    native = library.load()[0]
+    if native is None:
+        pytest.skip(library.load()[1])
+    white = np.full((1, 430_185), 255, np.uint8)
+    assert resize._by(native, white, 1)[0, 0] == resize._by_pillow(white, 1)[0, 0] == 255
+
+
 def test_lines_apart_in_memory_are_read_right() -> None:
     values = film(300, 200, 1)[::2, 10:150]
     np.testing.assert_array_equal(

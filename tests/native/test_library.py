@@ -1,6 +1,8 @@
 """The compiled library: found, built once, refused with a reason."""
 
 import ctypes
+import errno
+import os
 import shutil
 import threading
 from collections.abc import Iterator
@@ -36,10 +38,30 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def test_the_reason_is_named(flags: set, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "cpu_flags", lambda: frozenset(flags))
     monkeypatch.setenv("CXX", "no-such-compiler")
-    monkeypatch.setattr(library, "PREBUILT", Path("/nonexistent"))
     found, reason = library.load.__wrapped__()
     assert found is None and said in reason
     assert library._expected.__wrapped__() is None
+
+
+@needs_compiler
+@pytest.mark.parametrize("folder", ["x" * 300, "~nobody-of-this-name/cache"])
+def test_a_cache_folder_that_cannot_be_there_costs_the_kernels_alone(
+    small: Path, folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HILUM_CACHE", folder if folder[0] == "~" else str(small / folder))
+    assert library.ready() is None
+    found, reason = library.load()
+    assert found is None and "cannot be written" in reason
+
+
+@needs_compiler
+def test_a_full_disk_costs_the_kernels_alone(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    found, reason = library.load()
+    assert found is None and "cannot be written" in reason
 
 
 @needs_compiler

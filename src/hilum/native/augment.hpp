@@ -22,8 +22,8 @@ struct Drawn {
 
 constexpr int WAVES = 3;
 
-inline vec clamped(vec v, float low, float high) {
-    v = v < low ? broadcast(low) : v;
+inline vec clamped(vec v, float low, float high) {  // a NaN becomes `low`
+    v = v > low ? v : broadcast(low);
     return v > high ? broadcast(high) : v;
 }
 
@@ -128,7 +128,7 @@ inline void place(const uint8_t* film, const float* a, const Canvas& to) {
 // share * (rows and columns blurred by a bell, renormalised at the border) + (1 - share) * film, in
 // each direction.
 inline void sharpen(float sigma, float share, const Canvas& c) {
-    const int size = c.size, reach = std::min(size - 1, (int)std::ceil(6 * sigma));
+    const int size = c.size, reach = (int)std::min((float)(size - 1), std::ceil(6 * sigma));
     float* bell = c.weights;
     for (int d = 0; d <= reach; d++) bell[d] = std::exp(-(float)(d * d) / (2 * sigma * sigma));
     const auto total = [=](int i) {
@@ -187,9 +187,11 @@ inline void add_noise(const float* from, float deviation, const Canvas& c) {
 }
 
 inline void cut(const float* a, const Canvas& c) {
-    for (int i = 0; i < c.size; i++)
-        for (int j = 0; std::abs(c.position(i) - a[3]) < a[1] && j < c.size; j++)
+    for (int i = 0; i < c.size; i++) {
+        if (std::abs(c.position(i) - a[3]) >= a[1]) continue;
+        for (int j = 0; j < c.size; j++)
             if (std::abs(c.position(j) - a[2]) < a[0]) c.row(i)[j] = a[5];
+    }
 }
 
 // films[count][size][size] to y[count][size][size], 0 to 255.

@@ -70,8 +70,16 @@ EXPORT augment_float32(const uint8_t* films, const float* affine, const float* s
             s->width, threads);
 }
 
-EXPORT resize_uint8(const uint8_t* film, uint8_t* out, int height, int width, int size) {
-    resize(film, out, height, width, size);
+// Whether there was memory enough: films come from strangers, in processes with little of it.
+extern "C" __attribute__((visibility("default"))) int resize_uint8(const uint8_t* film,
+                                                                   uint8_t* out, int height,
+                                                                   int width, int size) {
+    try {
+        resize(film, out, height, width, size);
+        return true;
+    } catch (const std::bad_alloc&) {
+        return false;
+    }
 }
 
 // `beside` is null where nothing is added, `dbeside` too; y is null where there is no ReLU.

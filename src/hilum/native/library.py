@@ -1,8 +1,7 @@
 """The compiled kernels: found, or built from ``kernels.cpp`` at first use, and loaded.
 
 Building takes a C++ compiler and some five seconds, once; the library is kept in the cache
-folder under the digest of source, flags and compiler. A library that travels with the package
-(``prebuilt/x86-64-v4.so``, made by :func:`compile_to`) is taken instead where there is one.
+folder under the digest of source, flags and compiler.
 """
 
 from __future__ import annotations
@@ -18,9 +17,9 @@ from functools import cache
 from pathlib import Path
 
 from hilum import machine, storage
+from hilum.errors import Refused
 
 FOLDER = Path(__file__).parent  # of kernels.cpp and its headers
-PREBUILT = FOLDER / "prebuilt"
 
 # What a processor must have for each build, the best first (x86-64 psABI, micro-architecture
 # levels), by the names of /proc/cpuinfo.
@@ -33,6 +32,10 @@ FLAGS = (
     *("-O3", "-std=c++17", "-fPIC", "-shared", "-pthread", "-w"),
     *("-fvisibility=hidden", "-fno-gnu-unique"),  # two builds in one process stay apart
 )
+
+
+# A cache folder that is nobody's home, cannot be written or read, is full, or allows no programs.
+CACHE_TROUBLE = (OSError, Refused, RuntimeError)
 
 
 class Unavailable(Exception):
@@ -97,9 +100,6 @@ def _compiler_version(path: str) -> str:
 
 def place(level: str) -> tuple[Path, str]:
     """Where the library is or will be, and where it is from; raises ``Unavailable``."""
-    travelled = PREBUILT / f"{level}.so"
-    if travelled.exists():
-        return travelled, "prebuilt"
     chosen = flags(level)
     try:
         version = _compiler_version(compiler())
@@ -131,21 +131,25 @@ def load() -> tuple[ctypes.CDLL | None, str]:
         return ctypes.CDLL(str(path)), f"{chosen}, {origin}"
     except Unavailable as error:
         return None, str(error)
-    except OSError as error:  # a cache folder that cannot be written or does not allow programs
+    except CACHE_TROUBLE as error:
         return None, f"the library cannot be written or loaded ({error})"
 
 
 def ready() -> ctypes.CDLL | None:
     """The library where it need not be built first, else None; it may be ready the next time."""
     path = _expected()
-    return load()[0] if path is not None and path.exists() else None
+    try:
+        there = path is not None and path.exists()
+    except OSError:
+        return None
+    return load()[0] if there else None
 
 
 @cache
 def _expected() -> Path | None:
     try:
         return place(level())[0]
-    except (Unavailable, OSError):
+    except (Unavailable, *CACHE_TROUBLE):
         return None
 
 

@@ -27,6 +27,7 @@ struct Weights {  // of the pixels from `first[i]` on, `count[i]` of them, for e
             const int begin = std::max((int)(centre - support + 0.5), 0);
             const int end = std::min((int)(centre + support + 0.5), in);
             std::vector<double> plain(end - begin);
+            values.reserve(values.size() + plain.size());
             double sum = 0;
             for (int k = 0; k < end - begin; k++) {
                 const double away = times(k + begin - centre + 0.5, 1 / support);
@@ -82,7 +83,7 @@ inline void resize_width(const uint8_t* film, uint8_t* out, int height, int widt
                     sum[v] += *weight * load_places(from + v * LANES);
             uint8_t line[SQUARE];
             UNROLL for (int v = 0; v < SQUARE / LANES; v++)
-                store_low(line + v * LANES, sum[v] >> BITS);
+                store_low(line + v * LANES, (sum[v] >> BITS) > 255 ? ivec{} + 255 : sum[v] >> BITS);
             std::copy_n(line, rows, out + (size_t)i * height + row);
         }
     }

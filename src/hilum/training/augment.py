@@ -24,6 +24,7 @@ from hilum.networks import kernels
 # Shares of films that are blurred, sharpened, and have a rectangle cut out, where a recipe asks.
 BLURRED, SHARPENED, CUT = 0.3, 0.2, 0.6
 NOISE = 1 << 20
+MOST = 1000  # of any strength
 
 
 @dataclass(frozen=True)
@@ -65,8 +66,8 @@ class Augmentation:
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
-            if not (math.isfinite(value) and value >= 0):
-                raise ValueError(f"{name} = {value}: zero or more is expected")
+            if not 0 <= value <= MOST:
+                raise ValueError(f"{name} = {value}: 0 to {MOST} is expected")
         if self.zoom >= 1:
             raise ValueError(f"zoom = {self.zoom}: less than 1 is expected")
 
@@ -91,7 +92,7 @@ def augment(
     """
     a, drawn = augmentation, draw(films, seed, epoch, augmentation, pixels.shape[-1])
     if kernels.takes_films(pixels):
-        row = noise_row(pixels[0].numel(), seed, pixels.device) if a.noise else None
+        row = noise_row(pixels.shape[1] ** 2, seed, pixels.device) if a.noise else None
         return kernels.augmented(pixels, *drawn, row)
     x = pixels.float()
     if drawn.affine is not None:
@@ -116,7 +117,7 @@ _GOLDEN = 0x9E3779B97F4A7C15
 
 
 def uniform(films: Tensor, draws: int, seed: int, epoch: int | Tensor, stream: int = 0) -> Tensor:
-    """(n, draws) float32 in (0, 1): a hash of film, draw, seed, epoch and stream (< 16).
+    """(n, draws) float32, 0 to 1: a hash of film, draw, seed, epoch and stream (< 16).
 
     Counters mixed by the finaliser of SplitMix64 (Steele 2014), in whole numbers alone, so the
     same on every device.
@@ -302,7 +303,7 @@ def _contrast(x: Tensor, drawn: Tensor, field: Tensor | None) -> Tensor:
 
 def _noise(x: Tensor, drawn: Tensor, seed: int) -> Tensor:
     """Gaussian noise: each film a stretch of one long row of draws, from a place of its own."""
-    pixels = x[0].numel()
+    pixels = x.shape[1] * x.shape[2]
     noise = noise_row(pixels, seed, x.device).unfold(0, pixels, 1)[drawn[:, 0].long()].view_as(x)
     return x.addcmul_(noise, drawn[:, 1, None, None].expand_as(x))
 

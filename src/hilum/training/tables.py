@@ -6,6 +6,7 @@ import json
 import math
 import types
 import typing
+from contextlib import suppress
 from dataclasses import fields, is_dataclass
 from typing import Any, Literal
 
@@ -58,8 +59,9 @@ def _typed(hint: Any, value: Any, where: str) -> Any:
     elif origin is dict and isinstance(value, dict):
         return {str(k): _option(v, f"{where}.{k}") for k, v in value.items()}
     elif hint is float and isinstance(value, int | float) and not isinstance(value, bool):
-        if math.isfinite(value):
-            return float(value)
+        with suppress(OverflowError):  # a whole number that no float holds
+            if math.isfinite(value):
+                return float(value)
     elif hint in (int, bool, str) and type(value) is hint:
         return value
     raise RecipeError(f"a wrong type: {where} = {value!r}. It takes {_words(hint)}.")

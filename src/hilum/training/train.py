@@ -75,8 +75,6 @@ def train(
     shift_names(recipe)
     place = placement.resolve(on, recipe)
     folder = None if out is None else Path(out)
-    if place.kind == "cpu":
-        library.build_ahead()  # not before: its compiler would count as a busy neighbour
     if group.by_torchrun():
         from hilum.training import torchrun
 
@@ -85,13 +83,21 @@ def train(
         place = torchrun.mine(place)
         memory.check_memory(recipe, place)
         manifest = open_data(data, progress=torchrun.voice(progress), **options)
+        _build_ahead(place)
         return torchrun.train(manifest, recipe, place, folder, workers, progress)
     memory.check_memory(recipe, place)
     with claim(folder, recipe.name) as run, interruptible(run):
         manifest = open_data(data, progress=progress, **options)
+        _build_ahead(place)
         begin(run, recipe, manifest, place)
         _go(run, recipe, manifest, workers, progress)
         return run
+
+
+def _build_ahead(place: Place) -> None:
+    """Begin to build the kernels: the idle cores have been counted, and nothing more is refused."""
+    if place.kind == "cpu":
+        library.build_ahead()
 
 
 def resume(folder: Path | str, *, workers: int | None = None, progress: Progress = SILENT) -> Run:

@@ -197,7 +197,9 @@ def augmented(pixels: Tensor, *drawn: Tensor | None) -> Tensor:
     ``drawn``, float32 with a row a film, is ``hilum.training.augment.Drawn`` and the row of noise.
     """
     n, size, _ = pixels.shape
-    y = torch.empty(n, 1, size, size)
+    if any(some is not None and len(some) != n for some in drawn[:-1]):
+        raise ValueError(f"a row for each of {n} films is expected")
+    y = torch.empty(n, 1, size, size, dtype=torch.float32, device=pixels.device)
     given = [None if some is None else some.float().contiguous() for some in drawn]
     shape = [n, size, size, 1, 1]
     functions.call("augment", torch.float32, [pixels.contiguous(), *given, y], shape)

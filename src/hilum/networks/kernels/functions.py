@@ -86,7 +86,7 @@ class ConvReluPool(Function):
         x, weight, winners = ctx.saved_tensors
         dy = dy.contiguous(memory_format=NHWC)
         dx = torch.empty_like(x, memory_format=NHWC) if ctx.needs_input_grad[0] else None
-        dweight, dbias = torch.empty_like(weight), torch.empty(weight.shape[0])
+        dweight, dbias = torch.empty_like(weight), weight.new_empty(weight.shape[0])
         tensors = [x, weight, dy, winners, dx, dweight, dbias]
         call("block_backward", x.dtype, tensors, _shape(x, weight.shape[0]))
         return dx, dweight, dbias
@@ -111,7 +111,8 @@ class FirstConvReluPool(Function):
         dy = dy.contiguous(memory_format=NHWC)
         out = dy.shape[1]
         # One channel lies alike in either format: torch's group wants the weight's own strides.
-        dweight, dbias = torch.empty(out, 1, 3, 3, memory_format=NHWC), torch.empty(out)
+        dbias = x.new_empty(out)
+        dweight = torch.empty(out, 1, 3, 3, dtype=x.dtype, memory_format=NHWC)
         call("first_backward", dy.dtype, [x, dy, winners, dweight, dbias], _shape(x, out))
         return None, dweight, dbias, None
 
@@ -124,7 +125,7 @@ class FramedConv(Function):
         x, weight = x.contiguous(memory_format=NHWC), weight.contiguous()
         shape = _shape(x, weight.shape[0])
         size = (x.shape[0], weight.shape[0], *x.shape[2:])
-        y = torch.empty(size, memory_format=NHWC)
+        y = torch.empty(size, dtype=x.dtype, memory_format=NHWC)
         call("framed_forward", x.dtype, [x, weight, y], shape)
         ctx.save_for_backward(x, weight)
         return y
