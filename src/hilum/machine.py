@@ -153,6 +153,11 @@ def _cgroup_quota() -> float:
         return 0.0
 
 
+def launched() -> bool:
+    """Whether a launcher, torchrun or a run of hilum's own, started this process among several."""
+    return os.environ.get("WORLD_SIZE", "1") not in ("", "0", "1")
+
+
 def free_cores(seconds: float = 0.2) -> float:
     """Cores that are idle right now, measured over ``seconds``; all of them where unknown."""
 

@@ -78,10 +78,10 @@ struct Canvas {
     float* row(int i) const { return pixels + (size_t)i * line; }
 
     template <class What>
-    void each(What what) const {  // pixel by pixel: what(value, row, column)
+    void each(What what) const {
         for (int i = 0; i < size; i++)
             for (int j = 0; j < line; j += LANES)
-                store(row(i) + j, what(load(row(i) + j), i, j));
+                store(row(i) + j, what(load(row(i) + j)));
     }
 
     float mean() const {
@@ -207,11 +207,11 @@ inline void augment(const uint8_t* films, const Drawn& drawn, float* y, int coun
                 place(film, drawn.affine + 6 * n, c);
             else
                 for (int i = 0; i < size; i++) std::copy_n(film + i * size, size, c.row(i));
-            c.each([](vec v, int, int) { return v / 255; });
+            c.each([](vec v) { return v / 255; });
             if (drawn.sharpness && drawn.sharpness[2 * n + 1])
                 sharpen(drawn.sharpness[2 * n], drawn.sharpness[2 * n + 1], c);
             if (drawn.gamma)
-                c.each([exponent = drawn.gamma[n]](vec v, int, int) {
+                c.each([exponent = drawn.gamma[n]](vec v) {
                     return power_of_two(exponent * log_of_two(clamped(v, 1e-3f, 1)));
                 });
             if (drawn.contrast)

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from torch import distributed, nn
 
 import hilum
+from hilum import machine
 from hilum.errors import HilumError, Refused
 from hilum.machine import Place
 from hilum.training.rollcall import PATIENCE, RollCall, patience, rebuilt
@@ -105,7 +106,7 @@ class Group:
 
 def by_torchrun() -> bool:
     """Whether torchrun (or a like launcher) has started this process as one of several."""
-    return STORE not in os.environ and os.environ.get("WORLD_SIZE", "1") not in ("", "0", "1")
+    return STORE not in os.environ and machine.launched()
 
 
 def take_device(place: Place) -> torch.device:

@@ -95,7 +95,7 @@ def train(
 
 
 def _build_ahead(place: Place) -> None:
-    """Begin to build the kernels: the idle cores have been counted, and nothing more is refused."""
+    """Begin to build the kernels: the idle cores have been counted, and the films are known."""
     if place.kind == "cpu":
         library.build_ahead()
 
@@ -166,7 +166,7 @@ def announce(recipe: Recipe, place: Place, parts: tuple[Films, Films], progress:
         )
     idle = ""
     if place.kind == "cpu" and asked < cores:
-        idle = f" ({machine.cores()} cores are granted)"
+        idle = f" ({cores} cores are granted)"
     progress.say(
         f"recipe {recipe.name}: {len(parts[0]):,} films to train, {len(parts[1]):,} to validate, "
         f"{recipe.training.epochs} epochs in batches of {recipe.training.batch}, on {place}{idle}"
