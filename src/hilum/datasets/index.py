@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -66,16 +67,24 @@ def index(
     chosen = kind or tell_kind(paths)
     if chosen not in KINDS:
         raise UsageError(f"no such kind of source: {chosen}. {nearest(chosen, KINDS)}")
-    request = Request(paths, existing(images), task, progress)
-    if request.images and chosen in ("folders", "medmnist"):
+    manifest = _listed(chosen, Request(paths, existing(images), task, progress), positive)
+    manifest.notes["kind"] = chosen
+    manifest.notes["sources"] = [str(path) for path in paths]
+    return _parted(manifest, validation, test, draw, allow_leak)
+
+
+def _listed(kind: str, request: Request, positive: str | None) -> Manifest:
+    """The films of sources with labels and patients, in the parts that the sources have."""
+    paths = request.paths
+    if request.images and kind in ("folders", "medmnist"):
         raise UsageError(
             f"--images is for the films that a table names: {request.images[0]}. "
             f"{paths[0]} is no table; name that folder as a source, or leave it out."
         )
-    with progress.stage("listing films"):
-        listing = KINDS[chosen](request)
-        if chosen in ("folders", "table"):
-            dicom.know_patients(listing, progress)
+    with request.progress.stage("listing films"):
+        listing = KINDS[kind](request)
+        if kind in ("folders", "table"):
+            dicom.know_patients(listing, request.progress)
     where = ", ".join(str(path) for path in paths)
     if not listing.file:
         passed = number_of(len(listing.stray), "files")
@@ -85,11 +94,10 @@ def index(
         )
     _check_names(listing.file)
     listing.stray = [name for name in listing.stray if name != provenance.FILE]
-    manifest = _labelled(listing, positive, task, where)
-    manifest.notes.update(provenance.about(paths, chosen, listing.file))
-    manifest.notes["kind"] = chosen
-    manifest.notes["sources"] = [str(path) for path in paths]
-    return _parted(manifest, validation, test, draw, allow_leak)
+    about = provenance.about(paths, kind, listing.file)
+    manifest = _labelled(listing, positive, request.task, where)
+    manifest.notes.update(about)
+    return manifest
 
 
 def _check_names(files: Sequence[str]) -> None:
@@ -202,7 +210,6 @@ _NAMES = {"nih": nih.TABLES, "rsna": rsna.TABLES, "openi": openi.TABLES}
 
 def _labelled(listing: Listing, positive: str | None, task: str | None, where: str) -> Manifest:
     """Columns with labels, in the order of their paths, relative to one root."""
-    _refuse_twice(listing.file)
     if positive and listing.positive and classes.plain(positive) != classes.plain(listing.positive):
         raise UsageError(
             f"not the positive class: {positive}. The question asked of {where} is {listing.task}, "
@@ -223,8 +230,15 @@ def _labelled(listing: Listing, positive: str | None, task: str | None, where: s
     ):  # a table may reach outside its folder
         root = str(common_folder([os.path.dirname(file) for file in listing.file]))
     start = len(root.rstrip(os.sep)) + 1
-    path = [file[start:].replace(os.sep, "/") for file in listing.file]
+    path = listing.file
+    for row, file in enumerate(path):  # in place: only one text a film at a time
+        path[row] = file[start:].replace(os.sep, "/")
     order = sorted(range(len(path)), key=path.__getitem__)
+    for before, row in pairwise(order):
+        if path[before] == path[row]:
+            raise UsageError(
+                f"a film stands twice: {names.shown(path[row], root)}. Name each source once."
+            )
     notes = dict(listing.notes)
     own = len(listing.own)
     notes["patients"] = {"by_name_or_table": len(path) - own, "own": own}
@@ -244,14 +258,6 @@ def _labelled(listing: Listing, positive: str | None, task: str | None, where: s
         classes=meaning.classes,
         notes=notes,
     )
-
-
-def _refuse_twice(files: Sequence[str]) -> None:
-    seen: set[str] = set()
-    for file in files:
-        if file in seen:
-            raise UsageError(f"a film stands twice: {names.shown(file)}. Name each source once.")
-        seen.add(file)
 
 
 def _parted(

@@ -205,7 +205,7 @@ class Manifest:
         if csv_path.suffix.lower() != ".csv":
             raise UsageError(f"a manifest is a CSV file: {csv_path}. Name it films.csv.")
         csv_path.parent.mkdir(parents=True, exist_ok=True)
-        labels = ["" if label < 0 else str(label) for label in self.label.tolist()]
+        labels = [("0", "1", "")[label] for label in self.label.tolist()]  # -1 is the last
         with storage.atomic_write(csv_path, "w") as stream:
             # Line ends as in RFC 4180; with "\n" alone a "\r" in a name would not be quoted.
             table = csv.writer(stream, lineterminator="\r\n")

@@ -6,7 +6,7 @@ import glob
 import os
 import re
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -234,7 +234,7 @@ def find_files(
     for source in sources:
         path = Path(source).expanduser()
         if path.is_dir():
-            films.update(dict.fromkeys(_walk(str(path), strays)))
+            films.update((film, None) for film in _walk(str(path), strays))
         elif path.exists():
             films[str(path)] = None
         elif glob.has_magic(str(source)):
@@ -244,7 +244,7 @@ def find_files(
                 lost.append(f"nothing matches: {source}. Check the pattern and its quotes.")
             for match in matches:
                 found = _walk(str(match), strays) if match.is_dir() else [str(match)]
-                films.update(dict.fromkeys(found))
+                films.update((film, None) for film in found)
         else:
             films[str(source)] = None
             lost.append(f"there is no such file or folder: {source}. Check the path.")
@@ -253,24 +253,30 @@ def find_files(
     return list(films)
 
 
-def _walk(folder: str, strays: list[str]) -> list[str]:
-    films: list[str] = []
+def _walk(folder: str, strays: list[str]) -> Iterator[str]:
+    """Films below a folder, sorted folder by folder; one by one, since there may be very many."""
     seen: set[tuple[int, int]] = set()  # links may run in circles
-    for where, folders, files in os.walk(folder, followlinks=True):
+    start = os.path.join(folder, "")  # noqa: PTH118 (texts, a hundred thousand times)
+    ahead = [start]  # the next one last; folders end in a separator
+    while ahead:
+        where = ahead.pop()
+        if not where.endswith(os.sep):
+            yield where
+            continue
         status = Path(where).stat()
         if (status.st_dev, status.st_ino) in seen:
-            folders.clear()
             continue
         seen.add((status.st_dev, status.st_ino))
-        if where != folder and any(marks.issubset(files) for marks in _RESULTS):
-            strays += [os.path.join(where, file) for file in files]  # noqa: PTH118
-            folders.clear()
+        _, folders, files = next(os.walk(where), (where, [], []))
+        if where != start and any(marks.issubset(files) for marks in _RESULTS):
+            strays += [where + file for file in files]
             continue
-        folders[:] = [f for f in folders if not f.startswith(".")]
-        for file in files:
-            path = os.path.join(where, file)  # noqa: PTH118 (a hundred thousand times)
-            (strays if _stray(file) else films).append(path)
-    return sorted(films, key=lambda path: path.replace(os.sep, "\0"))  # folder by folder
+        inside = {name for name in folders if not name.startswith(".")}
+        for name in sorted([*inside, *files], reverse=True):
+            if name in inside:
+                ahead.append(where + name + os.sep)
+            else:
+                (strays if _stray(name) else ahead).append(where + name)
 
 
 def _stray(name: str) -> bool:
