@@ -138,13 +138,17 @@ struct Frame {
     const Buffer<float> values;
     float* at(int row, int column) const { return values + row * line + (size_t)column * channels; }
     void clear() const { std::fill_n((float*)values, line * height, 0.f); }
-    void take(const float* map, const Framed& s) const {
+    template <class T>
+    void take(const T* map, const Framed& s) const {
         const size_t length = (size_t)s.width * channels;
-        for (int y = 0; y < s.height; y++) std::copy_n(map + y * length, length, at(y + 1, 1));
+        for (int y = 0; y < s.height; y++, map += length)
+            for (size_t i = 0; i < length; i += LANES) store(at(y + 1, 1) + i, load(map + i));
     }
-    void give(float* map, const Framed& s) const {
+    template <class T>
+    void give(T* map, const Framed& s) const {
         const size_t length = (size_t)s.width * channels;
-        for (int y = 0; y < s.height; y++) std::copy_n(at(y + 1, 1), length, map + y * length);
+        for (int y = 0; y < s.height; y++, map += length)
+            for (size_t i = 0; i < length; i += LANES) store(map + i, load(at(y + 1, 1) + i));
     }
 };
 
@@ -168,8 +172,8 @@ inline __attribute__((always_inline)) void both_ways(From from, To to) {
 
 // Maps [films][height][width][channels] of a group to tiles: inputs (SIDE 6, from one pixel before
 // the tile's outputs on) or gradients of outputs (SIDE 4).
-template <int SIDE, auto transform>
-void take(const float* maps, const Framed& s, int group, const Tiles& tiles, const Frame& frame) {
+template <int SIDE, auto transform, class T>
+void take(const T* maps, const Framed& s, int group, const Tiles& tiles, const Frame& frame) {
     constexpr int BEFORE = SIDE == TILE ? 0 : 1;
     const int c = tiles.channels;
     const size_t apart = tiles.apart, line = frame.line;
@@ -190,8 +194,8 @@ void take(const float* maps, const Framed& s, int group, const Tiles& tiles, con
 
 // Tiles of a group back to maps: outputs (SIDE 4), or gradients of inputs (SIDE 6), which overlap
 // and are added up.
-template <int SIDE, auto transform>
-void put(const Tiles& tiles, float* maps, const Framed& s, int group, const Frame& frame) {
+template <int SIDE, auto transform, class T>
+void put(const Tiles& tiles, T* maps, const Framed& s, int group, const Frame& frame) {
     constexpr int BEFORE = SIDE == TILE ? 0 : 1;
     const int c = tiles.channels;
     const size_t apart = tiles.apart, line = frame.line;
@@ -234,8 +238,8 @@ inline void filters_of(const float* weight, float* filters, int in, int out, boo
 }
 
 // x[films][height][width][in] to y[films][height][width][out].
-inline void framed_forward(const float* x, const float* weight, float* y, const Framed& s,
-                           int threads) {
+template <class T>
+void framed_forward(const T* x, const float* weight, T* y, const Framed& s, int threads) {
     Buffer<float> filters((size_t)POINTS * s.in * s.out);
     filters_of(weight, filters, s.in, s.out, false);
     Pool::run(s.groups, threads, [&](Turn& turn) {
@@ -252,8 +256,9 @@ inline void framed_forward(const float* x, const float* weight, float* y, const 
 }
 
 // dy[films][height][width][out] to dweight[out][in][TAPS], and to dx unless that is null.
-inline void framed_backward(const float* x, const float* weight, const float* dy, float* dx,
-                            float* dweight, const Framed& s, int threads) {
+template <class T>
+void framed_backward(const T* x, const float* weight, const T* dy, T* dx, float* dweight,
+                     const Framed& s, int threads) {
     const size_t part = (size_t)POINTS * s.in * s.out;
     Buffer<float> filters(part), sums(part * s.pieces);
     if (dx) filters_of(weight, filters, s.in, s.out, true);

@@ -48,19 +48,18 @@ using namespace hilum;
                                  const uint8_t* winners, T* dx, float* dweight, float* dbias,     \
                                  const Shape* s, int threads) {                                   \
         block_backward(x, weight, dy, winners, dx, dweight, dbias, Block(*s), threads);           \
+    }                                                                                             \
+    EXPORT framed_forward_##NAME(const T* x, const float* weight, T* y, const Shape* s,           \
+                                 int threads) {                                                   \
+        framed_forward(x, weight, y, Framed(*s), threads);                                        \
+    }                                                                                             \
+    EXPORT framed_backward_##NAME(const T* x, const float* weight, const T* dy, T* dx,            \
+                                  float* dweight, const Shape* s, int threads) {                  \
+        framed_backward(x, weight, dy, dx, dweight, Framed(*s), threads);                         \
     }
 
 FOR_TYPE(float32, float)
 FOR_TYPE(bfloat16, bf16)
-
-EXPORT framed_forward_float32(const float* x, const float* weight, float* y, const Shape* s,
-                              int threads) {
-    framed_forward(x, weight, y, Framed(*s), threads);
-}
-EXPORT framed_backward_float32(const float* x, const float* weight, const float* dy, float* dx,
-                               float* dweight, const Shape* s, int threads) {
-    framed_backward(x, weight, dy, dx, dweight, Framed(*s), threads);
-}
 
 EXPORT augment_float32(const uint8_t* films, const float* affine, const float* sharpness,
                        const float* gamma, const float* contrast, const float* field,
@@ -86,16 +85,20 @@ extern "C" __attribute__((visibility("default"))) int resize_uint8(const uint8_t
 #define NORM(DIRECTION, CALL)                                                                \
     (beside ? (relu ? norm_##DIRECTION<true, true> CALL : norm_##DIRECTION<true, false> CALL) \
             : (relu ? norm_##DIRECTION<false, true> CALL : norm_##DIRECTION<false, false> CALL))
+#define NORM_FOR_TYPE(NAME, T)                                                                   \
+    EXPORT norm_forward_##NAME(const T* z, const T* beside, const float* weight,                 \
+                               const float* bias, T* y, float* mean, float* variance,            \
+                               const Shape* s, int threads, float eps, int relu) {               \
+        NORM(forward, (z, beside, weight, bias, eps, y, mean, variance, Rows(*s), threads));     \
+    }                                                                                            \
+    EXPORT norm_backward_##NAME(const T* z, const T* y, const T* dy, const float* weight,        \
+                                const float* mean, const float* variance, T* dz, T* beside,      \
+                                float* dweight, float* dbias, const Shape* s, int threads,       \
+                                float eps) {                                                     \
+        const bool relu = y != nullptr;                                                          \
+        NORM(backward, (z, y, dy, weight, mean, variance, eps, dz, beside, dweight, dbias,       \
+                        Rows(*s), threads));                                                     \
+    }
 
-EXPORT norm_forward_float32(const float* z, const float* beside, const float* weight,
-                            const float* bias, float* y, float* mean, float* variance,
-                            const Shape* s, int threads, float eps, int relu) {
-    NORM(forward, (z, beside, weight, bias, eps, y, mean, variance, Rows(*s), threads));
-}
-EXPORT norm_backward_float32(const float* z, const float* y, const float* dy, const float* weight,
-                             const float* mean, const float* variance, float* dz, float* beside,
-                             float* dweight, float* dbias, const Shape* s, int threads, float eps) {
-    const bool relu = y != nullptr;
-    NORM(backward, (z, y, dy, weight, mean, variance, eps, dz, beside, dweight, dbias, Rows(*s),
-                    threads));
-}
+NORM_FOR_TYPE(float32, float)
+NORM_FOR_TYPE(bfloat16, bf16)

@@ -45,7 +45,8 @@ struct Sums {
 
 // Mean and variance of each channel: of each piece first, then of all, as Chan, Golub and LeVeque
 // (1983) put them together.
-inline void moments(const float* z, const Rows& r, float* mean, float* variance, int threads) {
+template <class T>
+void moments(const T* z, const Rows& r, float* mean, float* variance, int threads) {
     const int c = r.channels;
     std::vector<float> means((size_t)r.pieces * c), squares((size_t)r.pieces * c);
     Pool::run(r.pieces, threads, [&](Turn& turn) {
@@ -85,9 +86,9 @@ inline void moments(const float* z, const Rows& r, float* mean, float* variance,
 }
 
 // z[rows][channels] to y; mean and variance (the biased one) are given back.
-template <bool BESIDE, bool RELU>
-void norm_forward(const float* z, const float* beside, const float* weight, const float* bias,
-                  float eps, float* y, float* mean, float* variance, const Rows& r, int threads) {
+template <bool BESIDE, bool RELU, class T>
+void norm_forward(const T* z, const T* beside, const float* weight, const float* bias, float eps,
+                  T* y, float* mean, float* variance, const Rows& r, int threads) {
     moments(z, r, mean, variance, threads);
     const int c = r.channels;
     std::vector<float> factor(c), offset(c);
@@ -110,10 +111,10 @@ void norm_forward(const float* z, const float* beside, const float* weight, cons
 }
 
 // dy to dz, dweight and dbias, and to dbeside unless that is null; y is read where there is a ReLU.
-template <bool BESIDE, bool RELU>
-void norm_backward(const float* z, const float* y, const float* dy, const float* weight,
-                   const float* mean, const float* variance, float eps, float* dz, float* dbeside,
-                   float* dweight, float* dbias, const Rows& r, int threads) {
+template <bool BESIDE, bool RELU, class T>
+void norm_backward(const T* z, const T* y, const T* dy, const float* weight, const float* mean,
+                   const float* variance, float eps, T* dz, T* dbeside, float* dweight,
+                   float* dbias, const Rows& r, int threads) {
     const int c = r.channels;
     const auto passed = [=](size_t at) {
         const vec g = load(dy + at);

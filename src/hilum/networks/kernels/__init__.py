@@ -108,8 +108,7 @@ def conv_relu_pool(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     dtype = _dtype(x)
     if not (_usable(x, dtype) and _is_filter(x, weight) and weight.shape[1] % 32 == 0):
         return relu_pool(functional.conv2d(x, weight, bias))
-    if dtype == torch.bfloat16 and "amx_bf16" in machine.cpu_flags():
-        # Matrix tiles make oneDNN's dense sums faster than the sparse ones of the kernels.
+    if _by_tiles(dtype):
         return relu_pool(functional.conv2d(x, weight, bias))
     block: Tensor = functions.ConvReluPool.apply(x.to(dtype), weight.float(), bias.float())
     return block
@@ -133,17 +132,18 @@ def framed_conv(x: Tensor, weight: Tensor) -> Tensor:
 
     Parameters
     ----------
-    x : (n, in, h, w) float32, channels last
-    weight : (out, in, 3, 3), in and out multiples of 16 for the kernels, which are float32's alone
+    x : (n, in, h, w), channels last
+    weight : (out, in, 3, 3), in and out multiples of 16 for the kernels
     """
-    single = {x.dtype, weight.dtype, _dtype(x)} == {torch.float32}
+    dtype = _dtype(x)
     if (
-        single
-        and _usable(x)
+        _usable(x, dtype)
         and tuple(weight.shape[1:]) == (x.shape[1], 3, 3)
+        and weight.dtype in functions.NAMES
         and x.shape[1] % 16 == weight.shape[0] % 16 == 0
+        and not _by_tiles(dtype)
     ):
-        y: Tensor = functions.FramedConv.apply(x, weight)
+        y: Tensor = functions.FramedConv.apply(x.to(dtype), weight.float())
         return y
     return functional.conv2d(x, weight, padding=1)
 
@@ -155,18 +155,19 @@ def normalised(
 
     Parameters
     ----------
-    z : (n, c, h, w) float32, channels last, c a multiple of 16 for the kernels
+    z : (n, c, h, w) of the dtype computed in, channels last, c a multiple of 16 for the kernels
     norm : learnt, with running statistics; a network that does not train is computed by torch
     beside : like z, or None
     relu : whether negative values are cut off
     """
     if (
         norm.affine
-        and {z.dtype, norm.weight.dtype, _dtype(z)} == {torch.float32}
+        and norm.weight.dtype == torch.float32
         and norm.training
         and z.shape[1] % 16 == 0
         and z.numel() > z.shape[1]  # of one value torch refuses to take the variance
         and (beside is None or (beside.shape == z.shape and beside.dtype == z.dtype))
+        and _dtype(z) == z.dtype
         and _usable(z)
     ):
         learnt = (norm.weight, norm.bias, norm.eps)
@@ -222,6 +223,11 @@ def _remember(norm: nn.BatchNorm2d, mean: Tensor, variance: Tensor, count: int) 
 def _dtype(x: Tensor) -> torch.dtype:
     """Of the result: autocast's where it is on."""
     return torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
+
+
+def _by_tiles(dtype: torch.dtype) -> bool:
+    """Whether oneDNN has matrix tiles for it: its dense sums are then faster than few ones here."""
+    return dtype == torch.bfloat16 and "amx_bf16" in machine.cpu_flags()
 
 
 def _usable(x: Tensor, dtype: torch.dtype | None = None) -> bool:
