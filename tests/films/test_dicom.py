@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import re
+import struct
 import zlib
 
 import dicoms
@@ -304,6 +305,54 @@ def test_a_broken_voi_table_gives_way_to_the_window() -> None:
         dicoms.film(CHEST, VOILUTSequence=Sequence([item]), WindowCenter="2000", WindowWidth="4000")
     )
     assert film.full.steps == ("window 2000/4000",)
+
+
+def _table_of_bytes(descriptor: bytes, data: object, kind: str = "OW") -> Sequence:
+    item = Dataset()
+    item.add_new("LUTDescriptor", "OW", descriptor)
+    item.add_new("LUTData", kind, data)
+    return Sequence([item])
+
+
+@pytest.mark.parametrize("entries", [1000, 40_000, 1 << 15, 65_535, 1 << 16])
+def test_a_table_of_signed_values_may_have_over_32767_entries(entries: int) -> None:
+    # Implicit VR says nothing of types: all three numbers are read as signed ones.
+    first = -(entries // 2)
+    values = (dicoms.chest(bits=16) * (entries / 65_536) + first).astype(np.int16)
+    curve = np.linspace(0, 4095, entries).astype("<u2")
+    table = _table_of_bytes(struct.pack("<HhH", entries % 65_536, first, 12), curve.tobytes())
+    ds = dicoms.header(values, BitsStored=16, VOILUTSequence=table)
+    ds.file_meta.TransferSyntaxUID = uid.ImplicitVRLittleEndian
+    film = read(dicoms.file(ds))
+    assert film.full.steps == ("VOI table",)
+    shown = curve[np.clip(values.astype(int) - first, 0, entries - 1)]
+    np.testing.assert_allclose(film.pixels, shown * (255 / 4095), atol=1e-3)
+
+
+def test_a_table_over_rescaled_values_may_begin_below_zero() -> None:
+    # C.11.2.1.1: signed where rescaled values are; unsigned pixels in implicit VR hide that.
+    table = _table_of_bytes(struct.pack("<HhH", 4096, -1024, 16), CURVE.tobytes())
+    ds = dicoms.header(CHEST, RescaleIntercept="-1024", VOILUTSequence=table)
+    ds.file_meta.TransferSyntaxUID = uid.ImplicitVRLittleEndian
+    film = read(dicoms.file(ds))
+    assert film.full.steps == ("rescaled", "VOI table")
+    np.testing.assert_allclose(film.pixels, CURVE[CHEST] / 257, atol=1e-3)
+
+
+@pytest.mark.parametrize("kind", ["OW", "US", "OB"])
+@pytest.mark.parametrize("syntax", [uid.ExplicitVRLittleEndian, uid.ExplicitVRBigEndian])
+def test_a_table_of_bytes_may_lie_in_words(kind: str, syntax: uid.UID) -> None:
+    curve = (CURVE[:4095] >> 8).astype(np.uint8)  # an odd number of entries: a byte pads them
+    words = np.frombuffer(curve.tobytes() + b"\0", "<u2")
+    order = "<" if syntax.is_little_endian or kind == "OB" else ">"
+    data = words.tolist() if kind == "US" else words.astype(order + "u2").tobytes()
+    item = Dataset()
+    item.add_new("LUTDescriptor", "US", [len(curve), 0, 8])
+    item.add_new("LUTData", kind, data)
+    ds = dicoms.header(CHEST, VOILUTSequence=Sequence([item]))
+    film = read(dicoms.encoded(ds, syntax))
+    assert film.full.steps == ("VOI table",)
+    np.testing.assert_array_equal(film.pixels, curve[np.minimum(CHEST, 4094)])
 
 
 def test_a_modality_table_comes_first() -> None:

@@ -159,7 +159,7 @@ def _modality(
     if eligibility.modality(ds) in ("XA", "RF"):
         # PS3.3, C.8.7.1.1.2: in these it undoes the detector's curve and is not for display.
         return levels, bounds, None
-    table = _table(ds, "ModalityLUTSequence")
+    table = _table(ds, "ModalityLUTSequence", bounds[0])
     if table:
         return table(levels), np.array([0.0, table.top]), f"modality table{table.remark}"
     slope, intercept = number(ds, "RescaleSlope"), number(ds, "RescaleIntercept")
@@ -182,7 +182,7 @@ def _of_interest(
     display; a CR over the middle 99 % of its pixels, because its range says nothing.
     """
     reason = None
-    table = _table(ds, "VOILUTSequence")
+    table = _table(ds, "VOILUTSequence", bounds[0])
     centre, width = number(ds, "WindowCenter"), number(ds, "WindowWidth")
     stated = word(ds, "VOILUTFunction") or "LINEAR"
     function = stated if stated in _FUNCTIONS else "LINEAR"
@@ -221,8 +221,11 @@ def _window_is_valid(width: float, function: str) -> bool:
     return width >= 1 if function == "LINEAR" else width > 0
 
 
-def _table(ds: Dataset, keyword: str) -> grayscale.Table | None:
-    """The first table of a sequence (PS3.3, C.11.1.1.1, C.11.2.1.1); None where it is broken."""
+def _table(ds: Dataset, keyword: str, least: float) -> grayscale.Table | None:
+    """The first table of a sequence (PS3.3, C.11.1.1.1, C.11.2.1.1); None where it is broken.
+
+    ``least`` that it can be given: where that is below zero, its first value is a signed one.
+    """
     items = field(ds, keyword)
     if not items:
         return None
@@ -233,17 +236,19 @@ def _table(ds: Dataset, keyword: str) -> grayscale.Table | None:
         entries, start, bits = (int(value) for value in descriptor)
     except (TypeError, ValueError):
         return None
-    entries = entries or 1 << 16
-    if isinstance(data, bytes):
-        order = "<" if ds.original_encoding[1] is not False else ">"
-        kind = np.dtype("u1") if len(data) < 2 * entries else np.dtype(order + "u2")
-        data = np.frombuffer(data[: entries * kind.itemsize], kind)
+    entries = entries % (1 << 16) or 1 << 16  # unsigned, whatever the type of the other two
+    order = "<" if ds.original_encoding[1] is not False else ">"
     try:
-        values = np.asarray(data, np.int64).ravel()
+        if not isinstance(data, bytes):
+            data, order = np.asarray(data, "<u2").tobytes(), "<"
+        values = np.frombuffer(data, order + "u2" if len(data) % 2 == 0 else "u1")
     except (TypeError, ValueError, OverflowError):
         return None
+    if len(data) < 2 * entries:  # two entries of 8 bits in a word, the first in its low byte
+        bytewise = order == "<" or items[0]["LUTData"].VR == "OB" or values.itemsize == 1
+        values = np.frombuffer(data, "u1") if bytewise else values.astype("<u2").view("u1")
     if len(values) < entries or not 0 < bits <= 16:
         return None
-    if start > 1 << 15 and ds.PixelRepresentation == 1:
-        start -= 1 << 16  # written unsigned where the pixels are signed
-    return grayscale.Table(start, values[:entries], bits)
+    if start >= 1 << 15 and least < 0:
+        start -= 1 << 16  # its bits are those of a signed value, its type says unsigned
+    return grayscale.Table(start, values[:entries].astype(np.int64), bits)
