@@ -520,6 +520,19 @@ def test_colour_and_palettes_become_luma() -> None:
     np.testing.assert_array_equal(read(dicoms.file(ds)).pixels, 255 - SMALL)
 
 
+@pytest.mark.parametrize(
+    "syntax", [uid.RLELossless, uid.JPEGLossless, uid.JPEGLSLossless, uid.JPEG2000Lossless]
+)
+def test_coded_colour_has_its_own_order_whatever_the_header_says(syntax: uid.UID) -> None:
+    # PS3.5, 8.2: Planar Configuration tells the order of native pixels.
+    colours = np.stack([SMALL, SMALL // 2, 255 - SMALL], axis=-1)
+    film = pydicom.dcmread(io.BytesIO(dicoms.encoded(dicoms.header(colours), syntax)))
+    luma = np.rint(colours @ np.array([0.299, 0.587, 0.114]))
+    for planar in (0, 1, None):
+        film.PlanarConfiguration = planar
+        np.testing.assert_array_equal(read(dicoms.file(film)).pixels, luma)
+
+
 def test_files_without_preamble_or_meta_header() -> None:
     whole = dicoms.film(CHEST)
     expected = read(whole).pixels

@@ -189,6 +189,11 @@ def test_a_technique_names_the_view_only_where_nothing_else_does() -> None:
     named = {"AcquisitionDeviceProcessingDescription": "THORAX LATERAL"}
     assert refused(ViewPosition="", **named) == ["lateral"]
     assert refused(ViewPosition="PA", **named) == []
+    for technique in ("FLAT PANEL CHEST", "CHEST, PLATE", "THORAX INFLATED", "Lungs bilateral"):
+        assert refused(ViewPosition="", AcquisitionDeviceProcessingDescription=technique) == []
+    for technique in ("CHESTLAT", "W. CHEST R LAT", "APLAT"):
+        named = {"AcquisitionDeviceProcessingDescription": technique}
+        assert refused(ViewPosition="", **named) == ["lateral"]
 
 
 def test_reports_and_files_without_pixels_are_refused_not_broken() -> None:

@@ -34,7 +34,7 @@ def open_dicom(data: bytes, name: str) -> Radiograph:
         syntax = _syntax(ds)
         if any(reason.code == "no-pixels" for reason in refused):
             return Radiograph(name, data, "dicom", _header(ds, syntax), refused, _no_pixels)
-        filled = _complete(ds)
+        filled = _complete(ds, syntax)
         return Radiograph(
             name, data, "dicom", _header(ds, syntax), refused, partial(present, ds, syntax, filled)
         )
@@ -53,7 +53,7 @@ def _parsed(data: bytes) -> Dataset:
         raise UnreadableFilm("corrupt", "its header is broken") from None
     if not elements:
         if len(data) > 400:
-            raise UnreadableFilm("truncated", "it ends within its header")
+            raise UnreadableFilm("truncated", "it ends too early")
         raise UnreadableFilm("not-a-film", "there is nothing in it")
     for element in elements:
         if (
@@ -111,7 +111,7 @@ def _syntax(ds: Dataset) -> uid.UID:
     return uid.ExplicitVRLittleEndian if little else uid.ExplicitVRBigEndian
 
 
-def _complete(ds: Dataset) -> tuple[str, ...]:
+def _complete(ds: Dataset, syntax: uid.UID) -> tuple[str, ...]:
     """State what decoders ask for and writers forget; check the size before any decoding.
 
     Returns
@@ -143,8 +143,8 @@ def _complete(ds: Dataset) -> tuple[str, ...]:
     ds.BitsAllocated, ds.BitsStored = allocated, bits
     ds.HighBit = high if high is not None and bits - 1 <= high < allocated else bits - 1
     ds.PixelRepresentation = 1 if whole(ds, "PixelRepresentation") == 1 else 0
-    if samples > 1 and whole(ds, "PlanarConfiguration") is None:
-        ds.PlanarConfiguration = 0
+    if samples > 1 and (syntax.is_encapsulated or whole(ds, "PlanarConfiguration") is None):
+        ds.PlanarConfiguration = 0  # what is coded has its own order (PS3.5, 8.2)
     return tuple(filled)
 
 

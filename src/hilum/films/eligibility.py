@@ -100,7 +100,10 @@ _VIEW_CODES = {
 }
 _DECUBITUS = re.compile(r"DECUB|\b[LR]LD\b")
 _OBLIQUE = re.compile(r"OBL|\b[LR][AP]O\b|\b[LR]LO\b|\b[LR]O\b")
-_LATERAL = re.compile(r"LAT|\bLL\b|\bRL\b|\b[LR]L[LR]\b|XTABLE|CROSS ?TABLE|SWIMMER|\bML\b|\bLM\b")
+_LATERAL = re.compile(
+    r"(?<![FIU])(?<!\bP)LAT|"  # not in flat, inflated, bilateral, modulated, plate
+    r"\bLL\b|\bRL\b|\b[LR]L[LR]\b|XTABLE|CROSS ?TABLE|SWIMMER|\bML\b|\bLM\b"
+)
 _FRONTAL_VIEWS = ("AP", "PA", "FRONTAL")
 _FRONTAL = re.compile(r"\bAP\b|\bPA\b|FRONTAL|ANTERO|POSTERO|\bLORDOTIC\b|ERECT|SUPINE|PORTABLE")
 
