@@ -62,6 +62,12 @@ def shown(path: str | Path, folder: str | Path = "", what: str = "film") -> str:
     return str(path).encode("utf-8", "backslashreplace").decode()
 
 
+def without_ending(path: str) -> str:
+    """The path without its file's ending; digits are none (``1.2.840.113`` is a UID)."""
+    head, ending = os.path.splitext(path)  # noqa: PTH122 (many thousands)
+    return path if ending[1:].isdigit() else head
+
+
 def hash_of(path: str | Path, folder: str | Path = "", what: str = "film") -> str:
     """What results call this path where names are hidden."""
     place = os.path.abspath(os.path.join(folder, path))  # noqa: PTH100, PTH118 (many thousands)

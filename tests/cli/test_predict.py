@@ -69,10 +69,14 @@ def test_heat_maps_are_written_and_names_do_not_collide(
     grey_films: Path, model: str, tmp_path: Path
 ) -> None:
     (grey_films / "more").mkdir()
-    (grey_films / "more" / "bright.png").write_bytes((grey_films / "bright.png").read_bytes())
+    for name in ("bright.png", "bright-2.png", "1.2.840.113", "1.2.840.114"):
+        (grey_films / "more" / name).write_bytes((grey_films / "bright.png").read_bytes())
     maps = tmp_path / "maps"
     assert run(["predict", str(grey_films), "--model", model, "--heatmaps", str(maps), "-q"]) == 0
-    assert sorted(p.name for p in maps.iterdir()) == ["bright-2.png", "bright.png", "dark.png"]
+    assert sorted(p.name for p in maps.iterdir()) == sorted(
+        f"{name}.png"
+        for name in ("1.2.840.113", "1.2.840.114", "bright", "bright-2", "bright-3", "dark")
+    )
 
 
 @pytest.mark.parametrize(

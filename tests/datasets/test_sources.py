@@ -8,6 +8,7 @@ import zipfile
 
 import numpy as np
 import pytest
+from pydicom import dcmread
 
 from hilum.datasets import archive, phantom
 from hilum.datasets.cache import Cache
@@ -376,8 +377,6 @@ def test_dicom_by_uid(dicom, tmp_path, by):
 
 def test_dicom_in_class_folders_and_no_identifier_anywhere(dicom, tmp_path, capsys):
     """Patients are grouped by their headers; what the headers say goes nowhere."""
-    from pydicom import dcmread
-
     secrets = {
         "PatientName": "Vesalius^Andreas",
         "PatientID": "MRN-5551234",
@@ -410,6 +409,32 @@ def test_dicom_in_class_folders_and_no_identifier_anywhere(dicom, tmp_path, caps
     told += [f.read_text() for f in cache_folder().rglob("*.json*")]
     for secret in ("Vesalius", "5551234", "15141231", "ACC-777", "20010203"):
         assert not any(secret in text for text in told), secret
+
+
+def test_films_called_by_uids_without_an_ending(dicom, tmp_path):
+    """What an archive exports: the last number of a UID is no ending, and no film is another's."""
+    (tmp_path / "plain").mkdir()
+    (tmp_path / "ended").mkdir()
+    rows = []
+    for i, (path, label) in enumerate(_labels(dicom).items()):
+        data = dcmread(dicom / path)
+        del data.PatientID
+        data.save_as(tmp_path / f"plain/1.2.840.{i}")
+        data.save_as(tmp_path / f"ended/1.2.840.{i}.dcm")
+        rows.append((f"1.2.840.{i}", data.SOPInstanceUID, label, ("train", "test")[i % 2]))
+    for heads, column in (("image", 0), ("SOPInstanceUID", 1)):
+        lines = [f"{heads},label,part", *(f"{row[column]},{row[2]},{row[3]}" for row in rows)]
+        (tmp_path / "t.csv").write_text("\n".join(lines))
+        for folder in ("plain", "ended"):
+            manifest = index(tmp_path / "t.csv", images=[tmp_path / folder], draw=False)
+            assert len(manifest) == len(set(manifest.patient)) == 40
+            assert manifest.notes["patients"]["own"] == 40
+    for name, _, label, _ in rows:
+        target = tmp_path / "classes" / label / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes((tmp_path / "plain" / name).read_bytes())
+    manifest = index(tmp_path / "classes", draw=False)
+    assert len(set(manifest.patient)) == 40
 
 
 def test_what_a_table_by_uid_does_not_know_is_left_out(dicom, tmp_path):

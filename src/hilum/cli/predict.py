@@ -138,14 +138,17 @@ def predict(
 
 
 def _with_heatmaps(answers: Iterator[Prediction], folder: Path) -> Iterator[Prediction]:
+    from hilum.names import without_ending
     from hilum.storage import atomic_write
 
     taken: Counter[str] = Counter()
     for answer in answers:
         if answer.heat is not None:
-            stem = Path(answer.film).stem
-            taken[stem] += 1
-            name = stem if taken[stem] == 1 else f"{stem}-{taken[stem]}"
+            name = stem = without_ending(Path(answer.film).name)
+            while taken[name]:  # as another film's, perhaps by its own name
+                taken[stem] += 1
+                name = f"{stem}-{taken[stem]}"
+            taken[name] += 1
             with atomic_write(folder / f"{name}.png") as stream:
                 stream.write(answer.picture())
         yield answer

@@ -40,17 +40,6 @@ def known_patient(path: str | Path) -> str | None:
     return None
 
 
-def patient_key(path: str | Path) -> str:
-    """The patient's key, else the path without its suffix: then each film is its own patient.
-
-    Parameters
-    ----------
-    path : relative to the data set's root (two folders may hold the same file name)
-    """
-    known = known_patient(path)
-    return known if known is not None else str(PurePosixPath(path).with_suffix(""))
-
-
 def agent(path: str | Path) -> str:
     """``bacteria`` or ``virus`` where Kermany's names tell it, else ``""``."""
     match = _AGENT.match(PurePosixPath(path).name)

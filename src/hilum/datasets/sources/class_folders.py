@@ -5,7 +5,7 @@
 """
 
 # Paths as texts: sources have a hundred thousand films.
-# ruff: noqa: PTH119, PTH122, PTH206
+# ruff: noqa: PTH119, PTH206
 
 from __future__ import annotations
 
@@ -64,8 +64,8 @@ def read(request: Request) -> Listing:
             own = key is None
             if key is None:
                 # The part is in the key: names that each folder counts anew are no leak.
-                stem = os.path.splitext(name)[0]
-                key = "/".join((*([source.name] if several else []), part, *folders, stem))
+                above = [source.name] if several else []
+                key = "/".join((*above, part, *folders, names.without_ending(name)))
             listing.add(
                 film,
                 folders[0],

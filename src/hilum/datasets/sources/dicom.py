@@ -89,7 +89,7 @@ def read(request: Request) -> Listing:
         listing.add(
             file,
             labels[uid],
-            patient or str(Path(file).relative_to(listing.root).with_suffix("")),
+            patient or names.without_ending(str(Path(file).relative_to(listing.root))),
             part,
             {"view": known.view, "age": known.age, "sex": known.sex},
             own=not patient,

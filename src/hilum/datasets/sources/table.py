@@ -1,7 +1,7 @@
 """A table (CSV) of paths and labels, with patients and parts where it has them."""
 
 # Paths as texts: tables have a hundred thousand rows.
-# ruff: noqa: PTH100, PTH113, PTH118, PTH119, PTH120, PTH122
+# ruff: noqa: PTH100, PTH113, PTH118, PTH119, PTH120
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ def read(request: Request) -> Listing:
         listing.add(
             file,
             labels[row],
-            patient or os.path.splitext(written[row])[0],
+            patient or names.without_ending(written[row]),
             parts[row],
             more,
             own=own,
@@ -231,7 +231,7 @@ def by_stem(images: Iterable[Path], listing: Listing) -> Stems:
 
 def stem_of(path: str) -> str:
     """A file's name without folders and ending."""
-    return os.path.splitext(os.path.basename(path))[0]
+    return names.without_ending(os.path.basename(path))
 
 
 def _plain(head: str) -> str:
