@@ -69,6 +69,16 @@ def test_nih_official_lists(nih):
         assert part == ("train" if int(path.split("/")[-1][:8]) < 12 else "test")
 
 
+def test_nih_films_in_neither_list_are_told(nih):
+    for name, patients in (("train_val_list", range(10)), ("test_list", range(10, 16))):
+        lines = "".join(f"{i:08d}_00{k}.png\n" for i in patients for k in range(2))
+        (nih / f"{name}.txt").write_text(lines)
+    remarks = index(nih, task="pneumonia-vs-all").remarks()
+    assert any("the source puts 4 films in no part: drawn too" in line for line in remarks)
+    (nih / "test_list.txt").unlink()  # all else is test then
+    assert not any("in no part" in line for line in index(nih).remarks())
+
+
 def test_lines_of_the_lists_without_an_ending_or_a_film(nih):
     """What a list names counts by its stem; what it names in vain is told."""
     stems = [f"{i:08d}_00{k}" for i in range(20) for k in range(2)]
@@ -268,6 +278,18 @@ def _archive(folder, labels, name="x.npz"):
     images = np.zeros((30, 28, 28), np.uint8)
     np.savez_compressed(folder / name, train_images=images, train_labels=labels)
     return folder / name
+
+
+def test_an_archive_of_other_classes_asks_for_these(tmp_path):
+    """BreastMNIST and others have one column too; only 1 against 0 is taken for pneumonia."""
+    path = _archive(tmp_path, np.arange(30)[:, None] % 3)
+    manifest = index(path, positive="2", draw=False)
+    assert (manifest.task, manifest.classes[1]) == ("2", "2")
+    assert manifest.counts()[0][1:3] == (20, 10)
+    path = _archive(tmp_path, np.arange(30)[:, None] % 2)
+    assert index(path, draw=False).task == index(path, task="pneumonia", draw=False).task
+    with pytest.raises(UsageError, match="no such task here: pneumonia-vs-all"):
+        index(path, task="pneumonia-vs-all", draw=False)
 
 
 def test_minus_one_in_an_archive_is_unknown(tmp_path):

@@ -289,6 +289,8 @@ def _parted(
             "rule": "SHA-256 of salt, part and patient",
             "salt": salt,
         }
+        if published:
+            notes["drawn"]["unpublished"] = manifest.part.count("")
     parted = replace(manifest, part=tuple(part))
     assert set(parted.part) <= {*PARTS, ""}
     split.note_leaks(parted)  # merged and drawn by patient, a part may leak no more

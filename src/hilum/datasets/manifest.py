@@ -287,6 +287,11 @@ def remarks(notes: dict[str, Any]) -> list[str]:
     if drawn := notes.get("drawn"):
         shares = " and ".join(f"{name} ({share:.0%})" for name, share in drawn["shares"].items())
         lines.append(f"drawn by patient: {shares}; adding films moves nobody.")
+        if loose := drawn.get("unpublished"):
+            lines.append(
+                f"the source puts {number_of(loose, 'films')} in no part: drawn too, but where the "
+                "patient has others in a published part."
+            )
     if own := notes.get("patients", {}).get("own"):
         lines.append(
             f"no patient is known for {number_of(own, 'films')}: each counts as a patient of its "

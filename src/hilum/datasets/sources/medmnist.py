@@ -66,7 +66,8 @@ def read(request: Request) -> Listing:
             f"no films in this archive: {path} has {', '.join(there)}, "
             f"not {', '.join(archive.MEMBERS)}."
         )
-    task = request.question(TASKS)
+    findings_there = any(array.shape[1:] == (len(FINDINGS),) for array in labels.values())
+    task = request.question(TASKS) if findings_there else None  # else what the classes ask for
     listing = Listing(path.parent, task=task)
     number = others = unknown = 0
     for member in members:
@@ -75,7 +76,7 @@ def read(request: Request) -> Listing:
         for row in _whole(values, len(member), f"{name} of {path}"):
             film = f"{path}#{number}"
             number += 1
-            label, findings = _label(row, task.endswith("-vs-all"))
+            label, findings = _label(row, task == TASKS[1])
             if not label:
                 known = bool(findings.get("pneumonia"))
                 others += known
@@ -85,7 +86,7 @@ def read(request: Request) -> Listing:
             listing.add(film, label, key, PARTS[member.name], findings, own=True)
     listing.left_out(others, "neither pneumonia nor no finding")
     listing.left_out(unknown, UNKNOWN)
-    if "pneumonia" in listing.extra:
+    if task is not None:
         listing.positive = "pneumonia"
     return listing
 
