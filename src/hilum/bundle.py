@@ -139,7 +139,7 @@ class Bundle:
                     },
                     "classes": tuple(content["classes"]),
                     "outputs": tuple(content["outputs"]),
-                    "preprocessing": Preprocessing.from_dict(content["preprocessing"]),
+                    "preprocessing": Preprocessing(**content["preprocessing"]),
                     "calibration": Calibration(**content["calibration"]),
                     "operating_points": {
                         name: OperatingPoint.from_dict(point)

@@ -123,6 +123,16 @@ class Calibration:
         return asdict(self)
 
 
+def in_words(decision: Decision | None, target: str) -> str:
+    """An answer for people; never "normal", as the film may show something else."""
+    return {
+        "positive": f"{target} suspected",
+        "negative": f"{target} not suspected",
+        "refer": "refer to a reader",
+        None: "could not be read",
+    }[decision]
+
+
 def decide(
     probability: NDArray[np.floating[Any]] | float, point: OperatingPoint
 ) -> NDArray[np.object_]:

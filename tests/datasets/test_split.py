@@ -81,7 +81,7 @@ def test_another_validation_share_leaves_the_test_part():
 
 def test_places_are_uniform_and_apart():
     values = np.array(
-        [[place(f"p{i}", part) for part in ("test", "validation")] for i in range(4000)]
+        [[place(f"p{i}", part, SALT) for part in ("test", "validation")] for i in range(4000)]
     )
     assert abs(np.corrcoef(values.T)[0, 1]) < 0.06
     counts, _ = np.histogram(values[:, 0], 10, (0, 1))

@@ -24,7 +24,7 @@ def test_scores_equal_the_models_answers(films: Manifest, bundle: Bundle) -> Non
     answers = model.predict(films.files(), workers=1)
     assert scores.logit == pytest.approx([a.logit for a in answers], abs=1e-6)
     assert scores.probability == pytest.approx([a.probability for a in answers], abs=1e-9)
-    assert scores.is_judged.all() and not scores.is_refused.any()
+    assert scores.is_judged.all() and not any(scores.refused)
 
 
 def test_an_unreadable_film_costs_itself_only(films: Manifest, bundle: Bundle) -> None:

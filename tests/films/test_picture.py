@@ -6,7 +6,7 @@ import dicoms
 import numpy as np
 from PIL import Image
 
-from hilum.films.picture import blend, mosaic, overlay, png
+from hilum.films.picture import blend, mosaic, png
 from hilum.films.read import read
 
 FILM = dicoms.chest(60, 50, bits=8)
@@ -25,10 +25,10 @@ def test_png_gives_the_values_back() -> None:
     np.testing.assert_array_equal(opened(png(colour)), colour)
 
 
-def test_an_overlay_leaves_cold_places_grey_and_reddens_hot_ones() -> None:
+def test_a_blend_leaves_cold_places_grey_and_reddens_hot_ones() -> None:
     heat = np.zeros((6, 5))
     heat[:, 3:] = 1
-    seen = opened(overlay(FILM, heat)).astype(int)
+    seen = blend(FILM, heat).astype(int)
     assert seen.shape == (60, 50, 3)
     np.testing.assert_array_equal(seen[:, 0], np.stack([FILM[:, 0]] * 3, axis=-1))
     hot = seen[:, -1]

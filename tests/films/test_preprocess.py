@@ -131,7 +131,7 @@ def test_golden_pixels(name: str) -> None:
 
 def test_preprocessing_is_a_value_with_a_digest() -> None:
     one = Preprocessing(128)
-    assert Preprocessing.from_dict(one.as_dict()) == one
+    assert Preprocessing(**one.as_dict()) == one
     assert one.digest == Preprocessing(128).digest != Preprocessing(129).digest
     for wrong in ({"size": 0}, {"size": 5000}, {"geometry": "fit"}, {"filter": "cubic"}):
         with pytest.raises(UsageError):

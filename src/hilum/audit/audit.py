@@ -55,11 +55,6 @@ class Audit:
     seconds: dict[str, float] = field(default_factory=dict)
 
     @property
-    def name(self) -> str:
-        """What the data set is called: its folder's name, never where it lies."""
-        return self.manifest.name
-
-    @property
     def unreadable(self) -> list[tuple[str, str]]:
         """(path, reason) of the films that could not be read."""
         return [
@@ -78,7 +73,7 @@ class Audit:
         return {
             "format": FORMAT,
             "hilum": hilum.__version__,
-            "data": {"name": self.name, "digest": manifest.digest, "task": manifest.task},
+            "data": {"name": manifest.name, "digest": manifest.digest, "task": manifest.task},
             "films": len(manifest),
             "readable": int(self.seen.readable.sum()),
             "patients": len(set(manifest.patient)),

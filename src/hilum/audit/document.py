@@ -39,7 +39,7 @@ def write_report(audit: Audit, workers: Workers) -> None:
     ]
     licence = audit.manifest.notes.get("licence")
     text = report.page(
-        f"Audit of {audit.name}",
+        f"Audit of {audit.manifest.name}",
         _lead(audit),
         [section for section in made if section is not None],
         foot=(

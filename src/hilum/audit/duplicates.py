@@ -119,10 +119,9 @@ def candidates(
     hashes: Scratch | NDArray[np.uint8],
     rows: NDArray[np.int64],
     *,
-    farthest: int = FARTHEST,
     window: int = WINDOW,
 ) -> Pairs:
-    """(k, 2) pairs of rows whose hashes differ in at most ``farthest`` bits and share a band.
+    """(k, 2) pairs of rows whose hashes differ in at most ``FARTHEST`` bits and share a band.
 
     For each band the films are sorted by a key that begins with its bits, and each is compared
     with the next ``window`` films as long as they agree in the band (Manku et al. 2007, "Detecting
@@ -151,7 +150,7 @@ def candidates(
             if not len(near):
                 break
             a, b = order[near], order[near + step]
-            close = _ONES[short[a] ^ short[b]].sum(axis=1) <= farthest
+            close = _ONES[short[a] ^ short[b]].sum(axis=1) <= FARTHEST
             a, b = a[close], b[close]
             here.append(np.minimum(a, b) * len(rows) + np.maximum(a, b))
         found = _least_apart(np.unique(np.concatenate(here)), short)
@@ -175,9 +174,7 @@ def _least_apart(found: NDArray[np.int64], short: NDArray[np.uint16]) -> NDArray
 _ONES = np.array([bin(value).count("1") for value in range(1 << 16)], np.uint8)
 
 
-def similarities(
-    copies: Scratch | NDArray[np.uint8], pairs: Pairs, batch: int = 256
-) -> Iterator[float]:
+def similarities(copies: Scratch | NDArray[np.uint8], pairs: Pairs) -> Iterator[float]:
     """Correlation of the fine structure of each pair, at the best shift of up to 2 pixels.
 
     A copy less its own blur keeps edges, vessels and ribs where they are; what all chests share
@@ -190,8 +187,8 @@ def similarities(
     from scipy import fft
 
     shifts = range(-_SHIFT, _SHIFT + 1)
-    for start in range(0, len(pairs), batch):
-        a, b = (_fine(copies[pairs[start : start + batch, side]]) for side in (0, 1))
+    for start in range(0, len(pairs), 256):
+        a, b = (_fine(copies[pairs[start : start + 256, side]]) for side in (0, 1))
         # All shifts at once, wrapped round the edges, to find the best; then it alone, in full.
         spectrum = fft.rfft2(a) * np.conj(fft.rfft2(b))
         wrapped = fft.irfft2(spectrum, s=a.shape[1:])

@@ -261,15 +261,15 @@ def _learnt(values: Floats, label: Array, seed: int) -> Any:
     return _learner(seed).fit(np.where(unknown, 0.0, values) if unknown.any() else values, label)
 
 
-def folds(label: Array, patient: NDArray[np.int64], seed: int, count: int = 5) -> Array:
-    """(n,) the fold of each film: patients dealt out by chance, those with positives apart."""
+def folds(label: Array, patient: NDArray[np.int64], seed: int) -> Array:
+    """(n,) one of five folds a film: patients dealt out by chance, those with positives apart."""
     rng = np.random.default_rng(seed)
     positive = np.zeros(int(patient.max()) + 1, bool)
     positive[patient[label == 1]] = True
     fold = np.zeros(len(positive), np.int64)
     for of_kind in (positive, ~positive):
         who = rng.permutation(np.flatnonzero(of_kind))
-        fold[who] = np.arange(len(who)) % count
+        fold[who] = np.arange(len(who)) % 5
     return fold[patient]
 
 
@@ -297,7 +297,6 @@ def _areas(
 ) -> dict[str, Estimate]:
     """AUROC of each score with its interval: bootstrap over patients, normal on the logit scale."""
     from scipy.special import expit
-    from scipy.stats import norm
 
     draws = intervals.bootstrap(
         lambda weight: {name: metrics.auroc(label, s, weight) for name, s in scores.items()},
@@ -307,7 +306,7 @@ def _areas(
         films_at_once=AT_ONCE,
     )
     people = _people(label, patient)
-    z = float(norm.ppf((1 + confidence) / 2))
+    z = intervals.normal_quantile(confidence)
     found = {}
     for name, score in scores.items():
         area, n = float(metrics.auroc(label, score)), len(label)

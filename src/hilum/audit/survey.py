@@ -151,7 +151,7 @@ class Columns(Mapping[str, NDArray[np.float64]]):
     """
 
     def __init__(self, names: Sequence[str], n: int) -> None:
-        self._names, self._n = tuple(names), n
+        self._names = tuple(names)
         self._columns = Scratch(len(names), (8 * n,))
         for k in range(len(names)):
             self._columns.keep(k, np.full(n, np.nan).tobytes())

@@ -155,7 +155,7 @@ def _hint(name: str, counted: Counter[str]) -> str:
     return (
         f"{close} Else say which class is positive: {others}."
         if "mean" in close
-        else (f"Say which class is positive: {others}.")
+        else f"Say which class is positive: {others}."
     )
 
 

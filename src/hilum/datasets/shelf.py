@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hilum import __version__, storage
+from hilum.datasets.archive import split_path
 from hilum.films.preprocess import Preprocessing
 from hilum.films.radiograph import Reason
 
@@ -50,8 +51,6 @@ def keys(files: Iterable[Path | str]) -> Keys:
 
     Films in one archive share its file's state and differ by their number.
     """
-    from hilum.datasets.archive import split_path
-
     last, state = "", ""  # films of one archive follow each other
 
     def key(film: Path | str) -> Key:

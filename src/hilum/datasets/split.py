@@ -29,7 +29,7 @@ class Leak:
     rows: tuple[int, ...]
 
 
-def place(patient: str, part: str, salt: str = SALT) -> float:
+def place(patient: str, part: str, salt: str) -> float:
     """Where a patient falls in [0, 1) for the drawing of one part: SHA-256 of all three."""
     key = hashlib.sha256(f"{salt}\0{part}\0{patient}".encode()).digest()
     return int.from_bytes(key[:8], "big") / 2**64
@@ -40,7 +40,6 @@ def draw_parts(
     label: NDArray[np.int8],
     part: Sequence[str],
     fractions: Mapping[str, float],
-    salt: str = SALT,
 ) -> tuple[tuple[str, ...], str]:
     """Draw ``test`` and ``validation`` out of the films of ``train`` and of no part.
 
@@ -76,13 +75,13 @@ def draw_parts(
     free = np.array([p in ("", "train") for p in part], bool)
     wanted = {name for name, share in (("test", test), ("validation", validation)) if share > 0}
     for attempt in range(_SALTS):
-        used = salt if attempt == 0 else f"{salt}/{attempt}"
+        salt = SALT if attempt == 0 else f"{SALT}/{attempt}"
         drawn = {
             who: "test"
-            if place(who, "test", used) < test
+            if place(who, "test", salt) < test
             # Of those that are left, so that both shares are of all.
             else "validation"
-            if place(who, "validation", used) < validation / (1 - test)
+            if place(who, "validation", salt) < validation / (1 - test)
             else "train"
             for who in {patient[i] for i in np.flatnonzero(free).tolist()}
         }
@@ -91,7 +90,7 @@ def draw_parts(
             for who, is_free, old in zip(patient, free.tolist(), part, strict=True)
         )
         if _complete(parts, label, free, {*wanted, "train"}) or free.sum() > FEW:
-            return parts, used
+            return parts, salt
     raise Refused(
         f"too few patients: {len(drawn)} do not give {' and '.join(sorted(wanted))} films of both "
         "classes. Give more films, larger shares with --validation and --test, or 0 for none."

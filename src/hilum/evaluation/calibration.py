@@ -18,6 +18,7 @@ Floats = NDArray[np.float64]
 
 #: Cells of the logit that many draws of many films are taken together in.
 CELLS = 512
+BINS = 15  # of the expected calibration error
 
 
 def logistic_line(
@@ -123,19 +124,15 @@ def calibration_line(
     return slope, intercept
 
 
-def _bins(probability: Array, bins: int) -> Floats:
-    index = np.minimum((np.asarray(probability, np.float64) * bins).astype(int), bins - 1)
-    return np.eye(bins)[index]
-
-
-def ece(label: Array, probability: Array, weight: Array | None = None, *, bins: int = 15) -> Floats:
-    """Expected calibration error over ``bins`` bins of equal width (Guo et al. 2017).
+def ece(label: Array, probability: Array, weight: Array | None = None) -> Floats:
+    """Expected calibration error over 15 bins of equal width (Guo et al. 2017).
 
     Parameters
     ----------
     label : (n,) or (..., n), such as labels drawn under the null hypothesis
     """
-    member = _bins(probability, bins)
+    bin_of = np.minimum((np.asarray(probability, np.float64) * BINS).astype(int), BINS - 1)
+    member = np.eye(BINS)[bin_of]
     gap = np.asarray(label, np.float64) - probability
     gap = gap if weight is None else weight * gap
     total = np.asarray(len(member) if weight is None else np.sum(weight, axis=-1))
@@ -160,7 +157,6 @@ def ece_null_band(
     probability: Array,
     patient: Array | None = None,
     *,
-    bins: int = 15,
     draws: int = 1000,
     seed: int = 0,
 ) -> tuple[float, float]:
@@ -168,13 +164,13 @@ def ece_null_band(
 
     An ECE within the band is no sign of miscalibration; it is never zero on few films.
     """
-    null = ece(null_labels(probability, patient, draws=draws, seed=seed), probability, bins=bins)
+    null = ece(null_labels(probability, patient, draws=draws, seed=seed), probability)
     low, high = np.quantile(null, [0.025, 0.975])
     return float(low), float(high)
 
 
 def reliability(
-    label: Array, probability: Array, patient: Array | None = None, *, bins: int = 10, seed: int = 0
+    label: Array, probability: Array, patient: Array | None = None, *, bins: int = 10
 ) -> dict[str, Floats]:
     """Points of the reliability diagram, in bins of equally many films.
 
@@ -189,7 +185,7 @@ def reliability(
     member = np.zeros((len(probability), len(pieces)))
     for column, piece in enumerate(pieces):
         member[piece, column] = 1 / len(piece)
-    null = null_labels(probability, patient, seed=seed) @ member
+    null = null_labels(probability, patient) @ member
     low, high = np.quantile(null, [0.025, 0.975], axis=0)
     return {
         "predicted": probability @ member,

@@ -5,7 +5,7 @@ A model that does no better than these may have learnt the scanner, the border o
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -40,8 +40,7 @@ class Control:
     method: str
 
     def as_dict(self) -> dict[str, Any]:
-        return {"name": self.name, "looks_at": self.looks_at, "auroc": self.auroc,
-                "method": self.method}  # fmt: skip
+        return asdict(self)
 
 
 def plain_numbers(pixels: Array) -> Floats:
@@ -79,11 +78,11 @@ def thumbnails(pixels: Array, side: int) -> Floats:
     return (blocks / area).reshape(n, side, side)
 
 
-def described(pixels: Array, rows: Array, batch: int = 128) -> tuple[Floats, Floats, Floats]:
+def described(pixels: Array, rows: Array) -> tuple[Floats, Floats, Floats]:
     """Plain numbers (n, 6), border (n, k) and thumbnail (n, 64) of rows of a pixel store."""
     numbers, border, small = [], [], []
-    for start in range(0, len(rows), batch):
-        films = np.asarray(pixels[rows[start : start + batch]])
+    for start in range(0, len(rows), 128):
+        films = np.asarray(pixels[rows[start : start + 128]])
         numbers.append(plain_numbers(films))
         coarse = thumbnails(films, min(32, films.shape[1]))
         border.append(_ring(coarse, 2))

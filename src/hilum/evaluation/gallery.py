@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hilum.decision import in_words
 from hilum.evaluation.measure import Measured
 
 if TYPE_CHECKING:
@@ -43,22 +44,14 @@ class Shown:
     heat_kind: str | None = None
 
 
-def answer_words(target: str, decision: str) -> str:
-    """The answer for people; never "normal", as the film may show something else."""
-    return {
-        "positive": f"{target} suspected",
-        "negative": f"{target} not suspected",
-    }.get(decision, "refer to a reader")
-
-
-def sample(measured: Measured, point: str, count: int = 12, seed: int = 0) -> NDArray[np.int64]:
-    """Rows of a fair sample: drawn at random among the answered films, both classes alike."""
-    rng = np.random.default_rng(seed)
+def sample(measured: Measured) -> NDArray[np.int64]:
+    """Rows of a fair sample: twelve of the answered films at random, both classes alike."""
+    rng = np.random.default_rng(0)
     answered = ~np.isnan(measured.scores.probability)
     chosen: list[int] = []
     for label in (0, 1):
         rows = np.flatnonzero(answered & (measured.scores.label == label))
-        chosen += rng.permutation(rows)[: count // 2].tolist()
+        chosen += rng.permutation(rows)[:6].tolist()
     return np.array(sorted(chosen), np.int64)
 
 
@@ -109,7 +102,7 @@ def shown(
             row=row,
             name=scores.film[row],
             label=classes[label],
-            answer=answer_words(model.bundle.target, str(decision[row])),
+            answer=in_words(decision[row], model.bundle.target),
             probability=float(scores.probability[row]),
             right=str(decision[row]) == ("negative", "positive")[label],
             film=_halved(film),

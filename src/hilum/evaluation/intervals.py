@@ -21,11 +21,11 @@ DRAWS = 2000
 CONFIDENCE = 0.95
 
 
-def wilson(k: float, n: float, confidence: float = CONFIDENCE) -> tuple[float, float]:
-    """Wilson's score interval for k of n (Wilson 1927); (0, 1) where n is 0."""
+def wilson(k: float, n: float) -> tuple[float, float]:
+    """Wilson's 95 % interval for k of n (Wilson 1927); (0, 1) where n is 0."""
     if n <= 0:
         return 0.0, 1.0
-    z = _z(confidence)
+    z = normal_quantile(CONFIDENCE)
     share, spread = k / n, z * z / n
     middle = (share + spread / 2) / (1 + spread)
     half = z / (1 + spread) * np.sqrt(share * (1 - share) / n + spread / (4 * n))
@@ -42,7 +42,7 @@ def clopper_pearson(k: float, n: float, confidence: float = CONFIDENCE) -> tuple
     return low, high
 
 
-def _z(confidence: float) -> float:
+def normal_quantile(confidence: float) -> float:
     """The normal quantile of a two-sided interval: 1.96 for 95 %."""
     from scipy.special import ndtri
 
@@ -95,8 +95,8 @@ def times_drawn(rng: np.random.Generator, draws: int, count: int) -> NDArray[np.
     return np.bincount(drawn.reshape(-1), minlength=draws * count).reshape(draws, count)
 
 
-def percentiles(draws: Array, confidence: float = CONFIDENCE) -> tuple[float | None, float | None]:
-    """The percentile interval of bootstrap draws.
+def percentiles(draws: Array) -> tuple[float | None, float | None]:
+    """The 95 % percentile interval of bootstrap draws.
 
     Draws that are not defined (a class that was not drawn) are left out, and where they are
     more than one in twenty there is no interval; an end that is infinite is None.
@@ -104,7 +104,7 @@ def percentiles(draws: Array, confidence: float = CONFIDENCE) -> tuple[float | N
     defined = draws[~np.isnan(draws)]
     if len(defined) < 0.95 * len(draws) or not len(defined):
         return None, None
-    tail = (1 - confidence) / 2
+    tail = (1 - CONFIDENCE) / 2
     low, high = np.quantile(defined, [tail, 1 - tail], method="inverted_cdf")
     return (
         float(low) if np.isfinite(low) else None,
@@ -203,7 +203,7 @@ def delong_difference(label: Any, first: Any, second: Any) -> tuple[Estimate, fl
     difference = float(areas[1] - areas[0])
     variance = float(covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1])
     error = np.sqrt(max(variance, 0.0))
-    half = _z(CONFIDENCE) * error
+    half = normal_quantile(CONFIDENCE) * error
     p = float(2 * ndtr(-abs(difference) / error)) if error > 0 else 1.0
     n = len(np.asarray(label))
     return Estimate(difference, difference - half, difference + half, n, "DeLong, paired"), p

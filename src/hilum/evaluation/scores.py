@@ -51,10 +51,6 @@ class Scores:
         return len(self.film)
 
     @property
-    def is_refused(self) -> NDArray[np.bool_]:
-        return np.array([bool(text) for text in self.refused], bool)
-
-    @property
     def is_unreadable(self) -> NDArray[np.bool_]:
         return np.array([bool(text) for text in self.error], bool)
 

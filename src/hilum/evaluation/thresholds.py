@@ -251,26 +251,29 @@ def _probability(calibration: Calibration, logit: float) -> float:
     return float(calibration.probability(np.array([logit]))[0])
 
 
+def _best(
+    choice: Choice, calibration: Calibration, worth: Callable[[Floats, Floats], Floats]
+) -> float:
+    """The middle of the cuts whose recall and specificity, conditions pooled, are worth most."""
+    label, logit, weight, _ = choice.pooled
+    cuts, recall, specificity = _steps(label, logit, weight)
+    found = worth(recall, specificity)
+    best = np.flatnonzero(found >= found.max() - 1e-12)
+    return _probability(calibration, float(np.mean(cuts[best])))
+
+
 @_rule
 def equal_rates(choice: Choice, calibration: Calibration) -> tuple[float, str]:
     """Recall equals specificity over all conditions pooled."""
-    label, logit, weight, _ = choice.pooled
-    cuts, recall, specificity = _steps(label, logit, weight)
-    gap = np.abs(recall - specificity)
-    best = np.flatnonzero(gap <= gap.min() + 1e-12)
-    cut = float(np.mean(cuts[best]))
-    return _probability(calibration, cut), "recall equals specificity, conditions pooled"
+    cut = _best(choice, calibration, lambda recall, specificity: -np.abs(recall - specificity))
+    return cut, "recall equals specificity, conditions pooled"
 
 
 @_rule
 def youden(choice: Choice, calibration: Calibration) -> tuple[float, str]:
     """Recall plus specificity is greatest (Youden 1950) over all conditions pooled."""
-    label, logit, weight, _ = choice.pooled
-    cuts, recall, specificity = _steps(label, logit, weight)
-    total = recall + specificity
-    best = np.flatnonzero(total >= total.max() - 1e-12)
-    cut = float(np.mean(cuts[best]))
-    return _probability(calibration, cut), "recall plus specificity greatest, conditions pooled"
+    cut = _best(choice, calibration, lambda recall, specificity: recall + specificity)
+    return cut, "recall plus specificity greatest, conditions pooled"
 
 
 @_rule
@@ -278,13 +281,10 @@ def accuracy(
     choice: Choice, calibration: Calibration, prevalence: float | None = None
 ) -> tuple[float, str]:
     """Accuracy is greatest, at the films' own share of positives or a stated one."""
-    label, logit, weight, _ = choice.pooled
-    cuts, recall, specificity = _steps(label, logit, weight)
+    label, _, weight, _ = choice.pooled
     share = float(weight[label == 1].sum() / weight.sum()) if prevalence is None else prevalence
-    total = share * recall + (1 - share) * specificity
-    best = np.flatnonzero(total >= total.max() - 1e-12)
-    cut = float(np.mean(cuts[best]))
-    return _probability(calibration, cut), f"accuracy greatest at {share:.0%} positive films"
+    cut = _best(choice, calibration, lambda recall, spec: share * recall + (1 - share) * spec)
+    return cut, f"accuracy greatest at {share:.0%} positive films"
 
 
 @_rule

@@ -24,9 +24,7 @@ Function = Callable[[Any], Any]
 _TOGETHER = 64  # answers sent in one message, unless the first has waited this long:
 _PATIENCE = 0.1  # seconds
 PAGE = mmap.ALLOCATIONGRANULARITY
-SHARED = (
-    32 << 20
-)  # bytes for pixels on their way, half of them for a batch; only touched ones count
+SHARED = 32 << 20  # bytes for pixels on their way, half for a batch; only touched ones count
 
 
 class Board:

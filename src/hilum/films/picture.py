@@ -69,16 +69,10 @@ def blend(film: NDArray[Any], heat: NDArray[Any]) -> NDArray[np.uint8]:
     return np.clip(np.rint(mixed), 0, 255).astype(np.uint8)
 
 
-def overlay(film: NDArray[Any], heat: NDArray[Any]) -> bytes:
-    """A PNG of the film (h, w) under its heat map (a, b) in [0, 1]."""
-    return png(blend(film, heat))
-
-
 def mosaic(
     arrays: Sequence[NDArray[Any]],
     columns: int,
     labels: Sequence[str] | None = None,
-    gap: int = 4,
 ) -> NDArray[np.uint8]:
     """Pictures side by side in rows, each in a cell of the largest one's size.
 
@@ -97,7 +91,7 @@ def mosaic(
     height = max(array.shape[0] for array in arrays)
     width = max(array.shape[1] for array in arrays)
     size = max(10, min(22, width // 14))
-    below = size + 6 if labels else 0
+    below, gap = size + 6 if labels else 0, 4
     rows = -(-len(arrays) // columns)
     columns = min(columns, len(arrays))
     page = Image.new(

@@ -44,10 +44,6 @@ class Preprocessing:
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
 
-    @classmethod
-    def from_dict(cls, content: dict[str, Any]) -> Preprocessing:
-        return cls(**content)
-
     @property
     def digest(self) -> str:
         """Hex digest that names a cache of these pixels."""

@@ -11,6 +11,7 @@ import io
 import struct
 import warnings
 import zlib
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -95,13 +96,7 @@ def _png_header(data: bytes) -> Header:
                 compression="PNG",
             )
         elif kind == b"eXIf" and jpeg.exif_orientation(data[body : body + length]) >= 5:
-            header = Header(
-                width=header.height,
-                height=header.width,
-                bits=header.bits,
-                colour=header.colour,
-                compression="PNG",
-            )
+            header = replace(header, width=header.height, height=header.width)
         elif kind == b"IEND":
             finished = True
             break

@@ -88,26 +88,6 @@ _CODED: dict[str, str] = {
         "#rZQZ_w8dU04tzN~OR_<NB{;~V-uYEf9@1stwdp7RhLX9eQD%P)J&8v4V-"
         "v0nw{rA_toqKoDr&hh2cW<Fal{%GcSFvW*yO(c&|Je"
     ),
-    uid.JPEGLosslessSV1: (
-        "|JeV-"
-        "01FTRAOIi%0TBTI!~h%s0RaI40RaI40RR91000001_cBI0s#jI5dYc$2mt{A0RRC10Dbq@zMXq_(Wh3un|E)"
-        "aMwL31Yge&m)w`E(ef{^>zMXq_(Wh3un|E)aMwL31Yge&m)w`E(bp7|&zMXq_(Wh3un|E)aMwL31Yge&m)w`"
-        "E(cm4O*zMXq_(Wh3un|E)aMwL31Yge&m)w`E(YW?@uzMXq_(Wh3un|E)aMwL31Yge&m)w`E(ZT<JxzMXq_(W"
-        "h3un|E)aMwL31Yge&m)w`E(Q2qDUzMXq_(Wh3un|E)aMwL31Yge&m)w`E(Q~meXzMXq_(Wh3un|E)aMwL31Y"
-        "ge&m)w`E(R{i(azMXq_(Wh3un|E)aMwL31Yge&m)w`E(S^f9dzMXq_(Wh3un|E)aMwL31Yge&m)w`E(T>bag"
-        "zMXq_(Wh3un|E)aMwL31Yge&m)w`E(U;X#jzMXq_(Wh3un|E)aMwL31Yge&m)w`E(e?|N6uYEf9@1stwdp7R"
-        "hLX9eQD%P)J&8v4V-u{>O-(LE4?cYY7TJ~+-"
-        "zJ(f8>Q${?#hX^{UA_HB@4mhC>)XDKI<@TEyL}2Ysnn}ly^A)j+`D`Fzu$d(>DRY?8g*;gw|4pzX;Z0IwR;w"
-        "ATe)`k_20hw_tUR#`ZVg-vu^G5DAK1=t!nlx+P8A;@9ckl_3x)%-"
-        "SlbIuV&rb=uxFkrCQbOS+#EE+uz!L`|ICMy}Rhst6t5!x6q?Xol3Q<*t2Tg%eTL`{rA_toqKoDr&hh2cW<Fa"
-        "l{%GcSFvW*yO(c&b^GtHeLD8<qfV`RHtyd-jVg62)~{mCt9LHm{`dFaUix+I-"
-        "$tEU_HEt1g&I`qRjppdn^x{!z5apw@2`D2_V1%kt$Q}^-"
-        "$IQlbt=}cV$G{}F5dqDL;d&HzMXq_(Wh3un|E)aMwL31Yge&m)w`E(f1`f;>)%ejyXe!aUd_9=(4$J7O0}!l"
-        "vufSTx4+VVef96BUfuL*)vspV+vriHPNiDa>{+#L<=fxspT7F{)30v&H0sy0Zte6a(x+0bYW6JJw{q?8^#1_"
-        "geS7KGw|yFQYuUGU`V?tXsaCan7HwO(cK7<1@4mhC>)XDKI<@TEyL}2Ysnn}ly^A)j+`D`ISNGpu`gQH!Mx9"
-        "#rZQZ_w8dU04tzN~OR_<NB{;~V-uYEf9@1stwdp7RhLX9eQD%P)J&8v4V-"
-        "v0nw{rA_toqKoDr&hh2cW<Fal{%GcSFvW*yO(c&|Je"
-    ),
     uid.JPEGLSLossless: (
         "|JeWc01FHNAOIi%0TBTI+5iXv0RR910HDQ>O?7MY-dy@stzN~NDmqG9YI=&As=CVB>ilR?B8pIiBSwi7P=p~"
         "75fKp*Ng10N%2E+PLm0*}2tp8qW@ct)pki(@3UOTq2oNAb2y>k0Im}}i#xtSNqD@A*<S}N^nIa?~dDk0hmKa"
@@ -180,6 +160,7 @@ _CODED: dict[str, str] = {
         "4P$#{U0!XC*p(l<D$Qr^!v<0RPz"
     ),
 }
+_CODED[uid.JPEGLosslessSV1] = _CODED[uid.JPEGLossless]  # its predictor is the first one
 _CODED[uid.HTJ2KLosslessRPCL] = _CODED[uid.HTJ2KLossless]  # OpenJPH writes that order anyway
 
 # Largest differences in stored values where a syntax loses some.

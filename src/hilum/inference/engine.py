@@ -43,8 +43,7 @@ class Engine:
                 "Make the model anew, or upgrade onnxruntime."
             ) from error
         self.size = bundle.preprocessing.size
-        self.outputs = tuple(output.name for output in self._session.get_outputs())
-        self.has_cam = "cam" in self.outputs
+        self.has_cam = "cam" in {output.name for output in self._session.get_outputs()}
 
     def run(
         self, films: NDArray[np.uint8], *, cam: bool = False

@@ -25,19 +25,18 @@ def class_activation(cam: NDArray[np.floating]) -> NDArray[np.float32]:
     return (np.clip(cam, 0.0, None) / scale).astype(np.float32)
 
 
-def occlusion(engine: Engine, film: NDArray[np.uint8], cells: int = 12) -> NDArray[np.float32]:
+def occlusion(engine: Engine, film: NDArray[np.uint8]) -> NDArray[np.float32]:
     """How far the logit falls when a window is covered by the film's mean (Zeiler 2014).
 
     Parameters
     ----------
     film : (s, s) uint8
-    cells : windows a side; each is two cells wide, so that neighbours overlap
 
     Returns
     -------
-    (cells, cells) float32 heat in [0, 1]
+    (12, 12) float32 heat in [0, 1], a cell each; windows are two cells wide, so neighbours overlap
     """
-    size = film.shape[0]
+    size, cells = film.shape[0], 12
     edges = np.linspace(0, size, cells + 1).round().astype(int)
     half = size // (2 * cells)
     covered = np.repeat(film[None], cells * cells, axis=0)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from hilum import machine, names
 from hilum.bundle import Bundle
-from hilum.decision import Decision, OperatingPoint, decide
+from hilum.decision import Decision, OperatingPoint, decide, in_words
 from hilum.errors import BundleRefused, UnreadableFilm
 from hilum.films.picture import view
 from hilum.films.preprocess import Preprocessing, described
@@ -82,13 +82,7 @@ class Prediction:
     @property
     def words(self) -> str:
         """The answer for people."""
-        if self.decision is None:
-            return "could not be read"
-        return {
-            "positive": f"{self.target} suspected",
-            "negative": f"{self.target} not suspected",
-            "refer": "refer to a reader",
-        }[self.decision]
+        return in_words(self.decision, self.target)
 
     def as_dict(self) -> dict[str, Any]:
         """The prediction record: one JSON line, the same over every way out."""

@@ -59,12 +59,12 @@ def compiler() -> str:
     return found
 
 
-def flags(level: str, *, native: bool = True) -> list[str]:
-    """The compiler's flags for a build; ``native`` adds bfloat16 rounding where the CPU has it."""
+def flags(level: str) -> list[str]:
+    """The compiler's flags for a build, with bfloat16 where the CPU computes in it."""
     chosen = [*FLAGS, f"-march={level}"]
     if level == "x86-64-v4":
         chosen.append("-mprefer-vector-width=512")
-        if native and "avx512_bf16" in machine.cpu_flags():
+        if "avx512_bf16" in machine.cpu_flags():
             chosen.append("-mavx512bf16")
     return chosen
 

@@ -245,12 +245,10 @@ def _rows(description: Description, size: int, channels: int) -> list[Layer]:
     return rows
 
 
-def parameter_shapes(
-    description: Description, size: int, channels: int = 1
-) -> dict[str, tuple[int, ...]]:
+def parameter_shapes(description: Description, size: int) -> dict[str, tuple[int, ...]]:
     """Names and shapes of all weights and biases, in order, as torch names and shapes them."""
     shapes: dict[str, tuple[int, ...]] = {}
-    table = layer_table(description, size, channels)
+    table = layer_table(description, size)
     for layer, before in zip(description, table, strict=False):
         if isinstance(layer, Convolution):
             weights: Shape = (layer.filters, before.shape[0], layer.size, layer.size)

@@ -9,7 +9,7 @@ from inspect import signature
 from math import prod
 from typing import TYPE_CHECKING, Any
 
-from hilum.errors import MissingExtra, UsageError, nearest
+from hilum.errors import UsageError, missing_extra, nearest
 from hilum.networks import arithmetic
 from hilum.networks.arithmetic import Layer
 
@@ -44,9 +44,7 @@ def build(name: str, size: int, **options: Any) -> nn.Module:
     try:
         network: Callable[..., nn.Module] = getattr(import_module(module), made)
     except ModuleNotFoundError as error:
-        if error.name == "torch":
-            raise MissingExtra("training", "train") from None
-        raise
+        raise missing_extra(error) or error from error
     known = set(signature(network).parameters)
     for option in options:
         if option not in known - {"size"}:

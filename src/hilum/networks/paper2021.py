@@ -118,12 +118,8 @@ class Paper2021(nn.Module):
         name = KERNELS.get(films.device.type)
         if not self.kernels or graph or not known or name is None:
             return None
-        try:
-            kernels = import_module(name)
-            available = kernels.available
-        except (ImportError, AttributeError):  # not part of this installation
-            return None
-        return kernels if available() else None
+        kernels = import_module(name)
+        return kernels if kernels.available() else None
 
 
 def _bias(layer: nn.Conv2d) -> Tensor:

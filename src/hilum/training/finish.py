@@ -159,18 +159,18 @@ def _choice(
     return Choice(films.labels, patient, logits)
 
 
-def _shifted(films: Films, shift: str, seed: int, many: int = 64) -> Iterator[NDArray[np.uint8]]:
+def _shifted(films: Films, shift: str, seed: int) -> Iterator[NDArray[np.uint8]]:
     """The films under one shift, some at a time."""
-    for begin in range(0, len(films), many):
-        pixels = torch.from_numpy(films.pixels[films.rows[begin : begin + many]])
-        numbers = torch.from_numpy(films.identity[begin : begin + many])
+    for begin in range(0, len(films), 64):
+        pixels = torch.from_numpy(films.pixels[films.rows[begin : begin + 64]])
+        numbers = torch.from_numpy(films.identity[begin : begin + 64])
         yield imitate(pixels, numbers, shift, seed).numpy()
 
 
-def _some(*parts: Films, count: int = 32) -> NDArray[np.uint8]:
+def _some(*parts: Films) -> NDArray[np.uint8]:
     """Up to 32 films for the parity check, spread over the parts."""
     taken = [part.pixels[part.rows[:: max(1, len(part) // 16)][:16]] for part in parts]
-    return np.concatenate(taken)[:count]
+    return np.concatenate(taken)[:32]
 
 
 def _measured(scores: Scores, part: str, point: OperatingPoint) -> dict[str, Any]:
@@ -180,9 +180,9 @@ def _measured(scores: Scores, part: str, point: OperatingPoint) -> dict[str, Any
     return {name: estimate.as_dict() for name, estimate in estimates.items()}
 
 
-def input_statistics(films: Films, most: int = 4096) -> dict[str, Any]:
-    """Mean and spread of films in grey values, as quantiles over (at most ``most``) films."""
-    rows = films.rows[:: max(1, -(-len(films) // most))]
+def input_statistics(films: Films) -> dict[str, Any]:
+    """Mean and spread of films in grey values, as quantiles over 4,096 films at most."""
+    rows = films.rows[:: max(1, -(-len(films) // 4096))]
     means, spreads = np.empty(len(rows)), np.empty(len(rows))
     for i, row in enumerate(rows):
         means[i], spreads[i] = films.pixels[row].mean(), films.pixels[row].std()

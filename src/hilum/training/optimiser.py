@@ -193,15 +193,13 @@ def orthogonalise(matrix: Tensor, iterations: int = 4) -> Tensor:
     return (x.mT if turned else x).to(matrix.dtype)
 
 
-def orthogonalised(matrices: Sequence[Tensor], *, together: bool | None = None) -> list[Tensor]:
-    """``orthogonalise`` for each; ``together``: as one batch (None: on a GPU).
+def orthogonalised(matrices: Sequence[Tensor]) -> list[Tensor]:
+    """``orthogonalise`` for each; on a GPU as one batch, which takes a twentieth of the launches.
 
-    A batch takes a twentieth of the launches. All are laid on their wide side and framed with
+    There all are laid on their wide side and framed with
     zeros to one shape: zeros around a matrix change nothing in it.
     """
-    if not matrices:
-        return []
-    if not (matrices[0].is_cuda if together is None else together):
+    if not matrices[0].is_cuda:
         return [orthogonalise(matrix) for matrix in matrices]
     wide = [m.mT if m.shape[0] > m.shape[1] else m for m in matrices]
     rows, columns = (max(m.shape[k] for m in wide) for k in (0, 1))

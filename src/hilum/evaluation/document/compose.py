@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from html import escape
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import hilum
@@ -32,7 +31,7 @@ def write_report(evaluation: Evaluation, caches: dict[str, Cache]) -> None:
     folder.mkdir(exist_ok=True)
     with report.plot_style():
         drawing = Drawing(
-            {name: _draw(f, folder, name) for name, f in _figures(evaluation).items()}
+            {name: report.save(draw(), folder, name) for name, draw in _figures(evaluation).items()}
         )
     made = [
         films.flow(evaluation),
@@ -62,10 +61,6 @@ def write_report(evaluation: Evaluation, caches: dict[str, Cache]) -> None:
         ),
     )
     (evaluation.folder / "report.html").write_text(text, encoding="utf-8")
-
-
-def _draw(make: Callable[[], Figure], folder: Path, name: str) -> str:
-    return report.save(make(), folder, name)
 
 
 def _figures(evaluation: Evaluation) -> dict[str, Callable[[], Figure]]:

@@ -38,7 +38,7 @@ def flow(evaluation: Evaluation) -> Section:
         if count or kind != "out"
     )
     body = f'<ol class="flow">{items}</ol>'
-    remarks = [*evaluation.manifest.remarks()]
+    remarks = evaluation.manifest.remarks()
     if remarks:
         body += "<ul>" + "".join(f"<li>{escape(text)}</li>" for text in remarks) + "</ul>"
     if evaluation.unreadable:
@@ -161,9 +161,7 @@ def films(evaluation: Evaluation, name: str, cache: Cache, folder: Path) -> Sect
         return cache.pixels[rows[row]]
 
     body = "<h3>A sample, drawn at random from both classes</h3>"
-    sample = list(
-        gallery.shown(model, measured, point, gallery.sample(measured, point), pixels, classes)
-    )
+    sample = list(gallery.shown(model, measured, point, gallery.sample(measured), pixels, classes))
     body += _grid(sample)
     wrong = gallery.errors(measured, point)
     missed = int((measured.scores.label[wrong] == 1).sum())

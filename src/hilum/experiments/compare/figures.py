@@ -40,12 +40,12 @@ def _looks(comparison: Comparison) -> dict[str, tuple[str, str]]:
     }
 
 
-def _panels(comparison: Comparison, height: float = 3.3) -> tuple[Figure, Any, Any]:
+def _panels(comparison: Comparison) -> tuple[Figure, Any, Any]:
     """Axes for ours, and for the paper's where this is its network (else None)."""
     from matplotlib.figure import Figure
 
     both = comparison.recipe.network.name == "paper2021"
-    figure = Figure(figsize=(8.8 if both else 5.4, height), layout="constrained")
+    figure = Figure(figsize=(8.8 if both else 5.4, 3.3), layout="constrained")
     axes = figure.subplots(1, 2 if both else 1, squeeze=False)[0]
     return figure, axes[0], axes[1] if both else None
 

@@ -37,7 +37,6 @@ class Job:
     place : as ``--on`` takes it
     recipe : a TOML file; overrides and seed come on top
     manifest : a ``films.csv``
-    title : for people
     """
 
     kind: Kind
@@ -47,7 +46,6 @@ class Job:
     manifest: Path
     seed: int = 0
     overrides: tuple[str, ...] = ()
-    title: str = ""
 
     @property
     def kept(self) -> Path:

@@ -50,6 +50,6 @@ def sample(
     return made
 
 
-def of_films(manifest: Manifest, films: int | None, seed: int = 0) -> Manifest:
+def of_films(manifest: Manifest, films: int | None) -> Manifest:
     """About so many films in all; the manifest as it is where None or more than there are."""
-    return manifest if films is None else sample(manifest, films / len(manifest), seed=seed)
+    return manifest if films is None else sample(manifest, films / len(manifest))

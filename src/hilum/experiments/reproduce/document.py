@@ -115,11 +115,9 @@ def _first_kernel(done: Reproduction) -> tuple[Any, Any, float] | None:
 
 def _two_films(done: Reproduction, folder: Path) -> str:
     """Figure 1 as a picture of the page; ``figure-1.png``."""
-    picture, _ = figures.films(done.manifest)
-    (folder / "figure-1.png").write_bytes(png(picture))
-    return report.image(png(picture), "two chest films").replace(
-        "<img", '<img style="max-width:100%"'
-    )
+    picture = png(figures.films(done.manifest))
+    (folder / "figure-1.png").write_bytes(picture)
+    return report.image(picture, "two chest films").replace("<img", '<img style="max-width:100%"')
 
 
 def _classified(done: Reproduction, folder: Path) -> str:
@@ -138,7 +136,7 @@ def _classified(done: Reproduction, folder: Path) -> str:
     def pixels(row: int) -> Any:
         return cache.of(np.array([rows[measured.scores.film[row]]]))[0]
 
-    chosen = gallery.sample(measured, HALF.name)
+    chosen = gallery.sample(measured)
     model = load(done.judged.run.folder)
     found = list(gallery.shown(model, measured, HALF.name, chosen, pixels, manifest.classes))
     labels = [f"{f.label} {f.probability:.2f}{'' if f.right else ' WRONG'}" for f in found]
@@ -156,9 +154,9 @@ def _classified(done: Reproduction, folder: Path) -> str:
     )
 
 
-def _enlarged(film: Any, least: int = 200) -> Any:
-    """Small films by whole pixels, so that a line of text fits beneath."""
-    factor = -(-least // film.shape[0])
+def _enlarged(film: Any) -> Any:
+    """Small films by whole pixels, to 200 or more a side, so that a line of text fits beneath."""
+    factor = -(-200 // film.shape[0])
     return film.repeat(factor, 0).repeat(factor, 1)
 
 

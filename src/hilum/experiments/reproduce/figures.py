@@ -21,29 +21,28 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def films(manifest: Manifest, seed: int = 0) -> tuple[NDArray[np.uint8], list[str]]:
-    """Figure 1: a film without pneumonia and one with it, by chance; their paths too."""
+def films(manifest: Manifest) -> NDArray[np.uint8]:
+    """Figure 1: a film without pneumonia and one with it, by chance."""
     from hilum.films.picture import mosaic, view
 
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     label = np.asarray(manifest.label)
-    pictures, names = [], []
+    pictures = []
     for kind in (0, 1):
         row = int(rng.permutation(np.flatnonzero(label == kind))[0])
         pictures.append(view(manifest.read_film(row), 420))
-        names.append(manifest.shown(manifest.path[row]))
     labels = [f"without: {manifest.classes[0]}", f"with: {manifest.classes[1]}"]
-    return mosaic(pictures, columns=2, labels=labels), names
+    return mosaic(pictures, columns=2, labels=labels)
 
 
-def dense(table: Sequence[Layer], most: int = 9) -> Figure:
+def dense(table: Sequence[Layer]) -> Figure:
     """Figure 2: densely connected layers, the network's own, a few neurons of each."""
     from matplotlib.figure import Figure
 
     layers = [row for row in table if row.kind == "flatten" or row.kind.startswith("dense")]
     figure = Figure(figsize=(6.6, 3.6), layout="constrained")
     axes = figure.subplots()
-    columns = []
+    columns, most = [], 9
     for x, row in enumerate(layers):
         count = int(np.prod(row.shape))
         shown = min(count, most)
@@ -68,7 +67,7 @@ def dense(table: Sequence[Layer], most: int = 9) -> Figure:
     return figure
 
 
-def kernel(film: NDArray[np.uint8], weights: NDArray[Any], bias: float, side: int = 6) -> Figure:
+def kernel(film: NDArray[np.uint8], weights: NDArray[Any], bias: float) -> Figure:
     """Figure 3: a corner of a real film times a kernel that was learnt, by the formula.
 
     Parameters
@@ -79,6 +78,7 @@ def kernel(film: NDArray[np.uint8], weights: NDArray[Any], bias: float, side: in
 
     from hilum.networks.reference import correlate
 
+    side = 6
     patch = _liveliest(film, side) / 255.0
     w = np.asarray(weights, np.float64)
     out = correlate(patch[None], w[None, None], np.array([bias]))[0]
@@ -91,8 +91,8 @@ def kernel(film: NDArray[np.uint8], weights: NDArray[Any], bias: float, side: in
     )
     for axes, (values, title, span) in zip(panels, grids, strict=True):
         _grid(axes, values, title, span)
-    _frame(panels[0], 0, 0, 3)
-    _frame(panels[2], 0, 0, 1)
+    _frame(panels[0], 3)
+    _frame(panels[2], 1)
     first = float((patch[:3, :3] * w).sum() + bias)
     figure.supxlabel(
         f"framed: the sum of nine products, {first - bias:+.3f}, and the bias, "
@@ -121,14 +121,11 @@ def _grid(axes: Any, values: NDArray[Any], title: str, span: tuple[float, float]
     axes.set_axis_off()
 
 
-def _frame(axes: Any, row: int, column: int, side: int) -> None:
+def _frame(axes: Any, side: int) -> None:
+    """Around the upper left values."""
     from matplotlib.patches import Rectangle
 
-    axes.add_patch(
-        Rectangle(
-            (column - 0.5, row - 0.5), side, side, fill=False, lw=2.4, edgecolor=INK["second"]
-        )
-    )
+    axes.add_patch(Rectangle((-0.5, -0.5), side, side, fill=False, lw=2.4, edgecolor=INK["second"]))
 
 
 def network(table: Sequence[Layer]) -> Figure:

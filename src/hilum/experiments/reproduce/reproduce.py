@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import hilum
-from hilum import machine
 from hilum.datasets.index import open_data
 from hilum.datasets.manifest import Manifest
 from hilum.errors import Interrupted, Refused, UsageError
@@ -226,8 +225,3 @@ def _compared(
         out=folder,
         progress=progress,
     )
-
-
-def cores_named() -> str:
-    """The places that are compared where none is named, for people."""
-    return f"{', '.join(comparing.default_places())} ({machine.cores()} cores here)"

@@ -124,11 +124,11 @@ def grant(
     place: str,
     progress: Progress,
     *,
-    epochs: int = 5,
-    size: int = 128,
-    shares: tuple[float, ...] = SHARES,
-    sizes: tuple[int, ...] = SIZES,
-    widths: tuple[float, ...] = WIDTHS,
+    epochs: int,
+    size: int,
+    shares: tuple[float, ...],
+    sizes: tuple[int, ...],
+    widths: tuple[float, ...],
 ) -> Wishes:
     """Train and measure all points; those that an earlier call finished are taken as they are.
 
