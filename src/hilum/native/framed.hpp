@@ -4,14 +4,10 @@
 //     dg = G'[(A dY A') * (B' d B)]G        dd = B[(G g G') * (A dY A')]B'
 #pragma once
 
-#include <array>
-#include <utility>
-
 #include "winograd.hpp"
 
 namespace hilum {
 
-constexpr int POINTS = TILE * TILE;
 constexpr int LINE = 16;               // channels come in multiples of this
 constexpr int WIDTH = LINE / LANES;    // vectors of them
 constexpr int ROWS = AVX512 ? 14 : 6;  // rows multiplied at a time: they fill the registers
@@ -49,47 +45,14 @@ inline void gather_filter(const vec (&t)[TILE], vec (&g)[3]) {
     g[2] = t[5] + sum2 * (1.f / 6) - sum;
 }
 
-// A matrix by rows and columns that lie `row` and `step` apart.
-struct Matrix {
-    const float* at;
-    size_t row, step;
-};
-
-// c[COUNT][LINE] (+)= a[COUNT][depth] . b[depth][LINE], lines of b and c as far apart as said.
-template <int COUNT>
-void product(Matrix a, const float* b, size_t b_line, float* c, size_t c_line, int depth,
-             bool add) {
-    vec sum[COUNT][WIDTH] = {};
-    for (int k = 0; k < depth; k++, b += b_line) {
-        vec line[WIDTH];
-        UNROLL for (int v = 0; v < WIDTH; v++) line[v] = load(b + v * LANES);
-        UNROLL for (int r = 0; r < COUNT; r++) {
-            const vec value = broadcast(a.at[r * a.row + k * a.step]);
-            UNROLL for (int v = 0; v < WIDTH; v++) sum[r][v] += value * line[v];
-        }
-    }
-    UNROLL for (int r = 0; r < COUNT; r++)
-        UNROLL for (int v = 0; v < WIDTH; v++) {
-            float* to = c + r * c_line + v * LANES;
-            store(to, add ? load(to) + sum[r][v] : sum[r][v]);
-        }
-}
-using Product = void (*)(Matrix, const float*, size_t, float*, size_t, int, bool);
-template <int... I>
-constexpr std::array<Product, sizeof...(I)> products(std::integer_sequence<int, I...>) {
-    return {product<I + 1>...};
-}
-constexpr auto PRODUCT = products(std::make_integer_sequence<int, ROWS>());
-
-// c[rows][columns] (+)= a[rows][depth] . b[depth][columns]
-inline void multiply(Matrix a, const float* b, float* c, int rows, int columns, int depth,
-                     bool add = false) {
-    for (int column = 0; column < columns; column += LINE)
-        for (int row = 0; row < rows; row += ROWS) {
-            const int count = std::min(ROWS, rows - row);
-            PRODUCT[count - 1]({a.at + row * a.row, a.row, a.step}, b + column, columns,
-                               c + (size_t)row * columns + column, columns, depth, add);
-        }
+// c[rows][columns] (+)= a[rows][depth] . b[depth][columns]; TURNED: a[depth][rows].
+template <bool TURNED = false>
+void multiply(const float* a, const float* b, float* c, int rows, int columns, int depth,
+              bool add = false) {
+    for (int row = 0; row < rows; row += ROWS)
+        PRODUCT<WIDTH, TURNED, ROWS>[std::min(ROWS, rows - row) - 1](
+            a + (TURNED ? row : (size_t)row * depth), TURNED ? rows : depth, b, columns, LINE,
+            c + (size_t)row * columns, columns, depth, add);
 }
 
 struct Framed : Shape {
@@ -151,24 +114,6 @@ struct Frame {
             for (size_t i = 0; i < length; i += LANES) store(map + i, load(at(y + 1, 1) + i));
     }
 };
-
-// Applies a transform of one dimension to the columns and then the rows of a square: from(i, j)
-// gives its values, to(i, j, value) takes what comes out.
-template <auto transform, int FROM, int TO, class From, class To>
-inline __attribute__((always_inline)) void both_ways(From from, To to) {
-    vec half[TO][FROM];
-    UNROLL for (int j = 0; j < FROM; j++) {
-        vec column[FROM], changed[TO];
-        UNROLL for (int i = 0; i < FROM; i++) column[i] = from(i, j);
-        transform(column, changed);
-        UNROLL for (int i = 0; i < TO; i++) half[i][j] = changed[i];
-    }
-    UNROLL for (int i = 0; i < TO; i++) {
-        vec row[TO];
-        transform(half[i], row);
-        UNROLL for (int j = 0; j < TO; j++) to(i, j, row[j]);
-    }
-}
 
 // Maps [films][height][width][channels] of a group to tiles: inputs (SIDE 6, from one pixel before
 // the tile's outputs on) or gradients of outputs (SIDE 4).
@@ -248,7 +193,7 @@ void framed_forward(const T* x, const float* weight, T* y, const Framed& s, int 
         do {
             take<TILE, transform_input>(x, s, turn.piece, inputs, input);
             for (int p = 0; p < POINTS; p++)
-                multiply({inputs.at(p), (size_t)s.in, 1}, filters + (size_t)p * s.in * s.out,
+                multiply(inputs.at(p), filters + (size_t)p * s.in * s.out,
                          outputs.at(p), s.tiles_of(turn.piece), s.out, s.in);
             put<4, transform_output>(outputs, y, s, turn.piece, output);
         } while (turn.next());
@@ -272,12 +217,11 @@ void framed_backward(const T* x, const float* weight, const T* dy, T* dx, float*
                 take<TILE, transform_input>(x, s, group, inputs, input);
                 for (int p = 0; p < POINTS; p++) {
                     const size_t at = (size_t)p * s.in * s.out;
-                    multiply({inputs.at(p), 1, (size_t)s.in}, gradients.at(p),
-                             sums + part * turn.piece + at, s.in, s.out, s.tiles_of(group),
-                             group > first);
+                    multiply<true>(inputs.at(p), gradients.at(p), sums + part * turn.piece + at,
+                                   s.in, s.out, s.tiles_of(group), group > first);
                     if (dx)  // over the inputs, which have done their work
-                        multiply({gradients.at(p), (size_t)s.out, 1}, filters + at, inputs.at(p),
-                                 s.tiles_of(group), s.in, s.out);
+                        multiply(gradients.at(p), filters + at, inputs.at(p), s.tiles_of(group),
+                                 s.in, s.out);
                 }
                 if (dx) put<TILE, gather_input>(inputs, dx, s, group, sum);
             }

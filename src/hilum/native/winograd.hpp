@@ -11,6 +11,7 @@
 namespace hilum {
 
 constexpr int TILE = 6;                 // input pixels a side of a tile
+constexpr int POINTS = TILE * TILE;
 constexpr int TILES = AVX512 ? 12 : 6;  // tiles multiplied at a time: they fill the registers
 constexpr int STRETCH = 4 * TILES + 2;  // input columns under them
 constexpr int OUT_BLOCK = 2 * LANES;    // output channels multiplied at a time
@@ -46,51 +47,69 @@ inline void transform_filter(const vec (&g)[3], vec (&t)[TILE]) {
     t[5] = g[2];
 }
 
-// weight[out][in][TAPS] to filters[points][out / OUT_BLOCK][in][OUT_BLOCK].
+// Applies a transform of one dimension to the columns and then the rows of a square: from(i, j)
+// gives its values, to(i, j, value) takes what comes out.
+template <auto transform, int FROM, int TO, class From, class To>
+inline __attribute__((always_inline)) void both_ways(From from, To to) {
+    vec half[TO][FROM];
+    UNROLL for (int j = 0; j < FROM; j++) {
+        vec column[FROM], changed[TO];
+        UNROLL for (int i = 0; i < FROM; i++) column[i] = from(i, j);
+        transform(column, changed);
+        UNROLL for (int i = 0; i < TO; i++) half[i][j] = changed[i];
+    }
+    UNROLL for (int i = 0; i < TO; i++) {
+        vec row[TO];
+        transform(half[i], row);
+        UNROLL for (int j = 0; j < TO; j++) to(i, j, row[j]);
+    }
+}
+
+// weight[out][in][TAPS] to filters[POINTS][out / OUT_BLOCK][in][OUT_BLOCK].
 inline void transform_filters(const float* weight, float* filters, int in, int out) {
     for (int o = 0; o < out; o += LANES)
         for (int i = 0; i < in; i++) {
-            vec g[3][3], columns[3][TILE];
+            vec g[3][3];
             for (int lane = 0; lane < LANES; lane++)
                 for (int tap = 0; tap < TAPS; tap++)
-                    g[tap % 3][tap / 3][lane] = weight[((size_t)(o + lane) * in + i) * TAPS + tap];
-            for (int b = 0; b < 3; b++) transform_filter(g[b], columns[b]);
-            float* point = filters + ((size_t)o / OUT_BLOCK * in + i) * OUT_BLOCK + o % OUT_BLOCK;
-            for (int a = 0; a < TILE; a++) {
-                const vec row[3] = {columns[0][a], columns[1][a], columns[2][a]};
-                vec t[TILE];
-                transform_filter(row, t);
-                for (int b = 0; b < TILE; b++, point += (size_t)in * out) store(point, t[b]);
-            }
+                    g[tap / 3][tap % 3][lane] = weight[((size_t)(o + lane) * in + i) * TAPS + tap];
+            float* to = filters + ((size_t)o / OUT_BLOCK * in + i) * OUT_BLOCK + o % OUT_BLOCK;
+            both_ways<transform_filter, 3, TILE>(
+                [&](int a, int b) { return g[a][b]; },
+                [&](int a, int b, vec v) { store(to + (size_t)(a * TILE + b) * in * out, v); });
         }
 }
 
-// products[COUNT][out] = tiles[COUNT][in] . filters[in][out], out in blocks, for one of the points.
-template <int COUNT>
-void multiply(const float* tiles, const float* filters, float* products, int in, int out) {
-    for (int block = 0; block < out; block += OUT_BLOCK, filters += (size_t)in * OUT_BLOCK) {
-        vec sum[COUNT][2] = {};
-        for (int k = 0; k < in; k++) {
-            const vec first = load(filters + k * OUT_BLOCK);
-            const vec second = load(filters + k * OUT_BLOCK + LANES);
-            UNROLL for (int t = 0; t < COUNT; t++) {
-                const vec value = broadcast(tiles[t * in + k]);
-                sum[t][0] += value * first;
-                sum[t][1] += value * second;
+// c[COUNT][columns] (+)= a[COUNT][depth] . b[depth][columns]. The rows of a lie `apart`; TURNED: its
+// columns do. b comes in strips of WIDTH vectors; how far its lines and its strips lie apart is said.
+template <int WIDTH, bool TURNED, int COUNT>
+void product(const float* a, size_t apart, const float* b, size_t line, size_t strip, float* c,
+             int columns, int depth, bool add) {
+    for (int column = 0; column < columns; column += WIDTH * LANES, b += strip) {
+        vec sum[COUNT][WIDTH] = {};
+        for (int k = 0; k < depth; k++) {
+            vec right[WIDTH];
+            UNROLL for (int v = 0; v < WIDTH; v++) right[v] = load(b + k * line + v * LANES);
+            UNROLL for (int r = 0; r < COUNT; r++) {
+                const vec left = broadcast(TURNED ? a[k * apart + r] : a[r * apart + k]);
+                UNROLL for (int v = 0; v < WIDTH; v++) sum[r][v] += left * right[v];
             }
         }
-        UNROLL for (int t = 0; t < COUNT; t++) {
-            store(products + t * out + block, sum[t][0]);
-            store(products + t * out + block + LANES, sum[t][1]);
-        }
+        UNROLL for (int r = 0; r < COUNT; r++)
+            UNROLL for (int v = 0; v < WIDTH; v++) {
+                float* to = c + (size_t)r * columns + column + v * LANES;
+                store(to, add ? load(to) + sum[r][v] : sum[r][v]);
+            }
     }
 }
-using Multiply = void (*)(const float*, const float*, float*, int, int);
-template <int... I>
-constexpr std::array<Multiply, sizeof...(I)> multiplies(std::integer_sequence<int, I...>) {
-    return {multiply<I + 1>...};
+using Product = void (*)(const float*, size_t, const float*, size_t, size_t, float*, int, int,
+                         bool);
+template <int WIDTH, bool TURNED, int... I>
+constexpr std::array<Product, sizeof...(I)> products(std::integer_sequence<int, I...>) {
+    return {product<WIDTH, TURNED, I + 1>...};
 }
-constexpr auto MULTIPLY = multiplies(std::make_integer_sequence<int, TILES>());
+template <int WIDTH, bool TURNED, int MOST>  // by COUNT, less one
+constexpr auto PRODUCT = products<WIDTH, TURNED>(std::make_integer_sequence<int, MOST>());
 
 struct Workspace {  // of one thread
     explicit Workspace(const Shape& s)
@@ -141,9 +160,10 @@ void forward_tiles(const T* x, const float* filters, const float* bias, T* y, ui
         for (int j = 0; j < TILE; j++) {
             if (ahead_row + i < s.height)
                 prefetch(x + s.input(film, ahead_row + i, ahead_column), ahead, j, TILE);
-            MULTIPLY[count - 1](work.tiles + (size_t)j * count * s.in,
-                                filters + (size_t)(i * TILE + j) * s.in * s.out,
-                                work.products + (size_t)j * count * s.out, s.in, s.out);
+            PRODUCT<2, false, TILES>[count - 1](
+                work.tiles + (size_t)j * count * s.in, s.in,
+                filters + (size_t)(i * TILE + j) * s.in * s.out, OUT_BLOCK, s.in * OUT_BLOCK,
+                work.products + (size_t)j * count * s.out, s.out, s.in, false);
         }
         for (int tile = 0; tile < count; tile++)
             for (int k = 0; k < s.out; k += LANES) {
@@ -180,7 +200,7 @@ void block_forward(const T* x, const float* weight, const float* bias, T* y, uin
                    const Block& s, int threads) {
     const int downs = (s.rows + 1) / 2, across = (s.columns + 1) / 2;
     const int groups = (across + TILES - 1) / TILES;
-    Buffer<float> filters((size_t)TILE * TILE * s.in * s.out);
+    Buffer<float> filters((size_t)POINTS * s.in * s.out);
     transform_filters(weight, filters, s.in, s.out);
     Pool::run(s.films * downs, threads, [&](Turn& turn) {
         const Workspace work(s);
