@@ -5,15 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hilum.datasets.manifest import PARTS, Manifest
 from hilum.errors import Refused, UsageError
-
-if TYPE_CHECKING:
-    from hilum.datasets.manifest import Manifest
 
 SALT = "hilum"
 _SALTS = 100
@@ -128,5 +125,4 @@ def leaks(manifest: Manifest) -> list[Leak]:
     for row, who in enumerate(manifest.patient):
         if who in torn and manifest.part[row]:
             rows[who].append(row)
-    order = ("train", "validation", "test")
-    return [Leak(who, tuple(p for p in order if p in torn[who]), tuple(rows[who])) for who in torn]
+    return [Leak(who, tuple(p for p in PARTS if p in torn[who]), tuple(rows[who])) for who in torn]

@@ -77,10 +77,10 @@ class ReferenceLearner:
         )
         labels = films.labels[batch]
         smooth = recipe.training.label_smoothing
-        self._logits.append(self.model.forward(self._scaled(x)).ravel())
         loss, gradients = self.model.loss_and_gradients(
             self._scaled(x), labels * (1 - smooth) + smooth / 2, self.weights[labels]
         )
+        self._logits.append(self.model.logits.ravel())
         self.adam.rate = learning_rate
         self.adam.step(self.model.parameters, gradients)
         self._losses.append(loss)

@@ -35,7 +35,7 @@ def read(request: Request) -> Listing:
     """
     sources = request.paths
     several = len(sources) > 1
-    listing = Listing(common_folder(sources) if several else sources[0])
+    listing = Listing(common_folder(sources))
     for source in sources:
         passed: list[str] = []
         films = find_files([source], passed=passed)

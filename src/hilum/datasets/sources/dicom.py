@@ -14,7 +14,7 @@ from hilum import machine, names
 from hilum.datasets.classes import UNKNOWN, is_unknown
 from hilum.datasets.sources.listing import Listing, Request, common_folder, part_named
 from hilum.datasets.sources.table import LABEL, PART, PATH, PATIENT, Table
-from hilum.errors import Refused, UnreadableFilm, UsageError
+from hilum.errors import UnreadableFilm, UsageError
 from hilum.films.read import find_files, sniff
 from hilum.films.read import read as read_film
 from hilum.films.workers import Workers
@@ -62,7 +62,7 @@ def read(request: Request) -> Listing:
     parts = _one_each(uids, table.column(PART), path)
     people = _one_each(uids, table.column(PATIENT), path)
     folders = request.images or [path.parent]
-    listing = Listing(common_folder(folders) if len(folders) > 1 else folders[0])
+    listing = Listing(common_folder(folders))
     passed: list[str] = []
     files = find_files(folders, passed=passed)
     listing.stray = [Path(file).name for file in passed]
@@ -95,11 +95,8 @@ def read(request: Request) -> Listing:
             own=not patient,
         )
     missing = len(set(labels) - seen)
-    if not listing.file and missing:
-        raise Refused(
-            f"no film of {path.name} is there: {missing} rows have none. "
-            "Say where the films are with --images."
-        )
+    if missing:
+        listing.refuse_none(path, missing)
     listing.left_out(missing, "their film is not there", "rows")
     listing.left_out(unlabelled, "the table has no label for them")
     listing.left_out(unknown, UNKNOWN)

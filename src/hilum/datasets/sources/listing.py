@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hilum.datasets.manifest import number_of
-from hilum.errors import UsageError, nearest
+from hilum.errors import Refused, UsageError, nearest
 from hilum.progress import SILENT, Progress
 
 _PARTS = {
@@ -122,6 +122,14 @@ class Listing:
             note |= {"example": example} if example else {}
             self.notes.setdefault("left_out", []).append(note)
 
+    def refuse_none(self, table: Path, missing: int) -> None:
+        """Raise ``Refused`` where there is no film; so many rows of the table have none."""
+        if not self.file:
+            raise Refused(
+                f"no film of {table.name} is there: {missing} rows have none. "
+                "Say where the films are with --images."
+            )
+
     def told_left_out(self) -> str:
         """What is not among the films and why, for messages; ``""`` where nothing is."""
         return "; ".join(
@@ -146,6 +154,16 @@ def existing(sources: Iterable[str | Path]) -> list[Path]:
     return paths
 
 
+def table_in(source: Path, patterns: Iterable[str], name: str) -> Path:
+    """A source that is a file, or the first in a folder that fits; ``UsageError`` for none."""
+    if source.is_file():
+        return source
+    found = sorted(path for pattern in patterns for path in source.glob(pattern))
+    if not found:
+        raise UsageError(f"no table {name}: {source}. Name the table itself.")
+    return found[0]
+
+
 def common_folder(paths: Iterable[str | Path]) -> Path:
-    """The deepest folder that holds all these paths."""
+    """The deepest folder that holds all these paths; the path itself of one."""
     return Path(os.path.commonpath([str(path) for path in paths]))

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Set
 from pathlib import Path
 
-from hilum.datasets.sources.listing import Listing, Request, common_folder
+from hilum.datasets.sources.listing import Listing, Request, common_folder, table_in
 from hilum.datasets.sources.table import Table, by_stem, stem_of, text_of
 from hilum.errors import Refused, UsageError
 
@@ -62,7 +62,7 @@ def read(request: Request) -> Listing:
         No film of the table is there.
     """
     task = request.question(TASKS)
-    path = _table(request.one)
+    path = table_in(request.one, TABLES, "Data_Entry_2017*.csv")
     table = Table(path)
     names = table.needed(_IMAGE, "film names")
     labels = table.needed(_LABELS, "findings")
@@ -120,17 +120,8 @@ def read(request: Request) -> Listing:
         strange = listed - named
         why, what = "the table has no such film", f"lines of {name}.txt"
         listing.left_out(len(strange), why, what, min(strange, default=""))
-    listing.root = common_folder([*folders]) if len(folders) > 1 else folders[0]
+    listing.root = common_folder(folders)
     return listing
-
-
-def _table(source: Path) -> Path:
-    if source.is_file():
-        return source
-    found = sorted(path for pattern in TABLES for path in source.glob(pattern))
-    if not found:
-        raise UsageError(f"no table Data_Entry_2017*.csv: {source}. Name the table itself.")
-    return found[0]
 
 
 def _label(there: set[str], finding: str, against_all: bool) -> str:

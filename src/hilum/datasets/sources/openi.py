@@ -12,7 +12,7 @@ from pathlib import Path
 
 from hilum.datasets.sources.listing import Listing, Request, common_folder
 from hilum.datasets.sources.table import Table, by_stem
-from hilum.errors import Refused, UsageError
+from hilum.errors import UsageError
 
 TABLES = ("indiana_projections.csv", "indiana_reports.csv")
 TASKS = ("pneumonia", "pneumonia-vs-all")
@@ -44,9 +44,7 @@ def read(request: Request) -> Listing:
         zip(reports.needed(_UID, "reports"), reports.needed(_PROBLEMS, "problems"), strict=True)
     )
     folders = request.images or [folder]
-    listing = Listing(
-        common_folder(folders) if len(folders) > 1 else folders[0], task=task, positive="Pneumonia"
-    )
+    listing = Listing(common_folder(folders), task=task, positive="Pneumonia")
     files = by_stem(folders, listing)
     missing = laterals = others = 0
     rows = zip(
@@ -65,11 +63,7 @@ def read(request: Request) -> Listing:
             others += 1
         else:
             listing.add(file, label, f"openi-{uid}", extra={"view": "frontal"})
-    if not listing.file:
-        raise Refused(
-            f"no film of {films.path.name} is there: {missing} rows have none. "
-            "Say where the films are with --images."
-        )
+    listing.refuse_none(films.path, missing)
     listing.left_out(missing, "their film is not there", "rows")
     listing.left_out(laterals, "laterals")
     listing.left_out(others, "neither pneumonia nor normal by their report")

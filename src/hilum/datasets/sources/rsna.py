@@ -10,9 +10,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from hilum.datasets.sources.dicom import know_patients
-from hilum.datasets.sources.listing import Listing, Request, common_folder
+from hilum.datasets.sources.listing import Listing, Request, common_folder, table_in
 from hilum.datasets.sources.table import Table, by_stem
-from hilum.errors import Refused, UsageError
+from hilum.errors import UsageError
 
 TABLES = ("*train_labels.csv",)
 _ID, _TARGET, _CLASS = ("patientid",), ("target",), ("class",)
@@ -36,7 +36,7 @@ def read(request: Request) -> Listing:
     Refused
         No film of the table is there.
     """
-    path = _table(request.one)
+    path = table_in(request.one, TABLES, "stage_2_train_labels.csv")
     table = Table(path)
     targets = table.needed(_TARGET, "targets")
     opaque = [_opaque(text, row, path) for row, text in enumerate(targets)]
@@ -49,9 +49,7 @@ def read(request: Request) -> Listing:
             "are normal. Put it there, or take --task pneumonia-vs-all."
         )
     folders = request.images or [path.parent]
-    listing = Listing(folders[0], task=task, positive=_OPACITY)
-    if len(folders) > 1:
-        listing.root = common_folder(folders)
+    listing = Listing(common_folder(folders), task=task, positive=_OPACITY)
     files = by_stem(folders, listing)
     missing = others = 0
     for film, hit in target.items():
@@ -66,26 +64,13 @@ def read(request: Request) -> Listing:
             others += 1
             continue
         listing.add(file, name, f"rsna-{film}", extra={"finding": classes.get(film, "")}, own=True)
-    if not listing.file:
-        raise Refused(
-            f"no film of {path.name} is there: {missing} rows have none. "
-            "Say where the films are with --images."
-        )
+    listing.refuse_none(path, missing)
     # Its headers tell view, age and sex; PatientID there is the film's own number again.
     know_patients(listing, request.progress, views_only=True)
     listing.left_out(missing, "their film is not there", "rows")
     listing.left_out(others, "neither an opacity nor normal")
     listing.left_out(len(set(files) - set(target)), "the table does not name them")
     return listing
-
-
-def _table(source: Path) -> Path:
-    if source.is_file():
-        return source
-    found = sorted(path for pattern in TABLES for path in source.glob(pattern))
-    if not found:
-        raise UsageError(f"no table stage_2_train_labels.csv: {source}. Name the table itself.")
-    return found[0]
 
 
 def _opaque(text: str, row: int, path: Path) -> bool:
