@@ -27,7 +27,7 @@ _WHERE = {
     "Manifest": "hilum.datasets.manifest",
     "load": "hilum.inference.model",
     "Model": "hilum.inference.model",
-    "Prediction": "hilum.inference.model",
+    "Prediction": "hilum.inference.prediction",
     "evaluate": "hilum.evaluation.evaluate",
     "train": "hilum.training.train",
     "audit": "hilum.audit.audit",

@@ -22,7 +22,7 @@ from hilum.datasets.cache import Cache
 from hilum.datasets.manifest import Manifest
 from hilum.errors import DiskFull, HilumError, Refused, UsageError, WorkerLost
 from hilum.machine import Place
-from hilum.training import group
+from hilum.training import group, meeting
 from hilum.training.parts import open_films
 from hilum.training.rollcall import RollCall, patience
 
@@ -202,7 +202,7 @@ def test_a_port_in_use_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
         monkeypatch.setenv("MASTER_PORT", str(other.getsockname()[1]))
         with pytest.raises(Refused, match=r"cannot be served: 127.0.0.1:\d+ \(it is in use\)"):
-            group.meeting_place(0, 5.0)
+            meeting.meeting_place(0, 5.0)
 
 
 def test_a_rendezvous_out_of_reach_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -211,10 +211,10 @@ def test_a_rendezvous_out_of_reach_is_told(monkeypatch: pytest.MonkeyPatch) -> N
         monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
         monkeypatch.setenv("MASTER_PORT", str(other.getsockname()[1]))
         with pytest.raises(Refused, match=r"cannot be reached: 127.0.0.1:\d+ \(Connection ref"):
-            group.meeting_place(1, 0.3)
+            meeting.meeting_place(1, 0.3)
     monkeypatch.delenv("MASTER_ADDR")
     with pytest.raises(Refused, match="names no place to meet"):
-        group.meeting_place(1, 0.3)
+        meeting.meeting_place(1, 0.3)
 
 
 @pytest.mark.parametrize(
@@ -229,7 +229,7 @@ def test_members_that_cannot_compute_together_are_refused(
     opened: Opener, monkeypatch: pytest.MonkeyPatch, theirs: dict[str, str], said: str
 ) -> None:
     store = opened()
-    monkeypatch.setenv(group.STORE, f"127.0.0.1:{store.port}")
+    monkeypatch.setenv(meeting.STORE, f"127.0.0.1:{store.port}")
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "2")
     with ThreadPoolExecutor(1) as pool:
@@ -295,7 +295,7 @@ def test_gloo_speaks_over_the_network_to_the_other_machine(
     monkeypatch.setenv("MASTER_ADDR", "localhost")
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "")  # remembered, and put back
     del os.environ["GLOO_SOCKET_IFNAME"]
-    monkeypatch.setattr(group, "_interfaces", lambda: mine)
-    monkeypatch.setattr(group, "_address_towards", towards)
-    group._choose_interface(Roll())  # type: ignore[arg-type]
+    monkeypatch.setattr(meeting, "_interfaces", lambda: mine)
+    monkeypatch.setattr(meeting, "_address_towards", towards)
+    meeting.choose_interface(Roll())  # type: ignore[arg-type]
     assert os.environ["GLOO_SOCKET_IFNAME"] == "eth1"

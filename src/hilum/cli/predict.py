@@ -15,7 +15,7 @@ from hilum.cli import options
 from hilum.cli.display import print_json, table
 
 if TYPE_CHECKING:
-    from hilum.inference.model import Prediction
+    from hilum.inference.prediction import Prediction
 
 HEADS = ("film", "answer", "probability", "remark")
 FIELDS = (

@@ -12,7 +12,7 @@ from hilum.progress import SILENT, Progress
 from hilum.storage import dated_folder, new_folder
 
 if TYPE_CHECKING:
-    from hilum.inference.model import Prediction
+    from hilum.inference.prediction import Prediction
 
 FILMS_NOTE = (
     "The films of this demo are made up (drawn by hilum): no figure below says anything about "

@@ -19,7 +19,7 @@ from torch import distributed
 from hilum.errors import HilumError, WorkerLost
 from hilum.machine import Place
 from hilum.progress import Progress
-from hilum.training.group import STORE
+from hilum.training.meeting import STORE
 from hilum.training.rollcall import rebuilt
 from hilum.training.run import Run
 

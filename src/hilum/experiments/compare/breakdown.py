@@ -67,7 +67,7 @@ def breakdown(job: Job) -> dict[str, Any]:
     from hilum import machine
     from hilum.datasets.cache import Cache
     from hilum.datasets.manifest import Manifest
-    from hilum.training import group
+    from hilum.training import group, meeting
     from hilum.training.backends import make_learner
     from hilum.training.learner import class_weights
     from hilum.training.parts import films_of
@@ -75,7 +75,7 @@ def breakdown(job: Job) -> dict[str, Any]:
 
     machine.keep_memory()
     place = Place.parse(job.place).resolved()
-    if place.processes > 1 and group.STORE not in os.environ:
+    if place.processes > 1 and meeting.STORE not in os.environ:
         return _by_a_group(job, place)
     machine.set_threads(place.threads or 1)
     recipe = Recipe.load(job.recipe, job.overrides)
@@ -250,7 +250,7 @@ def _by_a_group(job: Job, place: Place) -> dict[str, Any]:
     """The breakdown of rank 0, from processes that train together."""
     from torch import distributed
 
-    from hilum.training import group
+    from hilum.training import meeting
 
     store = distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     ranks: list[subprocess.Popen[str]] = []
@@ -260,7 +260,7 @@ def _by_a_group(job: Job, place: Place) -> dict[str, Any]:
             mine = {
                 "RANK": str(rank),
                 "WORLD_SIZE": str(place.processes),
-                group.STORE: f"127.0.0.1:{store.port}",
+                meeting.STORE: f"127.0.0.1:{store.port}",
             }
             ranks.append(
                 subprocess.Popen(
