@@ -26,7 +26,7 @@ SMALL = Preprocessing(size=16)
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("HILUM_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("HILUM_CACHE", str(tmp_path / "cache"))  # empty for each test
 
 
 @pytest.fixture

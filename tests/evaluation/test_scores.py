@@ -11,15 +11,20 @@ import pytest
 from hilum.bundle import Bundle
 from hilum.datasets.manifest import Manifest
 from hilum.errors import UsageError
-from hilum.evaluation.scores import Scores, score
+from hilum.evaluation.scores import Scores, fill, score_cached
 from hilum.inference.model import Model
+from hilum.progress import SILENT
 
 from .conftest import made_scores
 
 
+def score(model: Model, films: Manifest) -> Scores:
+    return score_cached(model, films, fill(model, films, 0, SILENT))
+
+
 def test_scores_equal_the_models_answers(films: Manifest, bundle: Bundle) -> None:
     model = Model(bundle.sealed(), 1)
-    scores = score(model, films, workers=0)
+    scores = score(model, films)
     assert scores.film == films.path and np.array_equal(scores.label, films.label)
     answers = model.predict(films.files(), workers=1)
     assert scores.logit == pytest.approx([a.logit for a in answers], abs=1e-6)
@@ -31,20 +36,12 @@ def test_an_unreadable_film_costs_itself_only(films: Manifest, bundle: Bundle) -
     broken = films.files()[3]
     broken.write_bytes(broken.read_bytes()[:200])
     (films.root / films.path[5]).unlink()
-    scores = score(Model(bundle.sealed(), 1), films, workers=0)
+    scores = score(Model(bundle.sealed(), 1), films)
     assert np.flatnonzero(scores.is_unreadable).tolist() == [3, 5]
     assert scores.error[5].startswith("missing: ") and ": " in scores.error[3]
     assert np.isnan(scores.probability[[3, 5]]).all()
     assert np.isfinite(np.delete(scores.probability, [3, 5])).all()
     assert scores.is_judged.sum() == len(films) - 2
-
-
-def test_a_part_is_scored_alone(films: Manifest, bundle: Bundle) -> None:
-    parts = replace(films, part=("test",) * 6 + ("train",) * (len(films) - 6))
-    model = Model(bundle.sealed(), 1)
-    assert score(model, parts, "test", workers=0).film == films.path[:6]
-    with pytest.raises(UsageError, match="train"):
-        score(model, parts, "validation", workers=0)
 
 
 def test_csv_round_trip(tmp_path: Path) -> None:

@@ -175,7 +175,7 @@ def films_a_patient(manifest: Manifest) -> dict[str, dict[str, float]]:
     found = {}
     part = np.array(manifest.part, object)
     patient = np.array(manifest.patient, object)
-    for name in [*manifest.parts(), *([""] if "" in set(manifest.part) else [])]:
+    for name in manifest.parts_and_rest():
         for kind, word in enumerate(manifest.classes):
             counts = Counter(patient[(part == name) & (manifest.label == kind)].tolist())
             if counts:

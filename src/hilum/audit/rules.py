@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -304,11 +304,10 @@ def _balance(manifest: Manifest, seen: Survey) -> Iterator[Finding]:
 def films_by_part(manifest: Manifest, seen: Survey) -> dict[str, tuple[int, int]]:
     """Readable films of class 0 and 1 by part; ``""`` for films without one."""
     part = np.array(manifest.part, object)
-    names: Iterable[str] = [*manifest.parts(), *([""] if "" in set(manifest.part) else [])]
     return {
         name: tuple(
             int(((part == name) & seen.readable & (manifest.label == kind)).sum())
             for kind in (0, 1)
         )  # type: ignore[misc]
-        for name in names
+        for name in manifest.parts_and_rest()
     }

@@ -134,11 +134,15 @@ class Manifest:
         there = set(self.part)
         return [part for part in PARTS if part in there]
 
+    def parts_and_rest(self) -> list[str]:
+        """``parts``, and ``""`` behind them where films have none."""
+        return [*self.parts(), *([""] if "" in set(self.part) else [])]
+
     def counts(self) -> list[tuple[str, int, int, int, int]]:
         """A row for each part: its name, films of class 0 and 1, films, patients."""
         rows = []
         part = np.array(self.part, object)
-        for name in [*self.parts(), *([""] if "" in set(self.part) else [])]:
+        for name in self.parts_and_rest():
             here = part == name
             labels = self.label[here]
             patients = {self.patient[i] for i in np.flatnonzero(here).tolist()}

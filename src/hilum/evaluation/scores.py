@@ -125,30 +125,6 @@ class Scores:
             ) from error
 
 
-def score(
-    model: Model,
-    manifest: Manifest,
-    part: str | None = None,
-    *,
-    workers: int | None = None,
-    progress: Progress = SILENT,
-) -> Scores:
-    """Score the films of a manifest through the cache.
-
-    Parameters
-    ----------
-    part : one part, or None for all films
-
-    Returns
-    -------
-    Scores, one row for each row of the manifest (of its part), in its order; films that cannot
-    be read or that the model must not answer have their reason and NaN
-    """
-    if part is not None:
-        manifest = manifest.of_part(part)
-    return score_cached(model, manifest, fill(model, manifest, workers, progress), progress)
-
-
 def fill(model: Model, manifest: Manifest, workers: int | None, progress: Progress) -> Cache:
     """The cache of a manifest's films as this model takes them; no film is too many to miss."""
     from hilum.datasets.cache import Cache
@@ -161,7 +137,13 @@ def fill(model: Model, manifest: Manifest, workers: int | None, progress: Progre
 def score_cached(
     model: Model, manifest: Manifest, cache: Cache, progress: Progress = SILENT
 ) -> Scores:
-    """Score films whose pixels are in the cache already."""
+    """Score films whose pixels are in the cache already.
+
+    Returns
+    -------
+    Scores, one row for each row of the manifest, in its order; films that cannot be read or that
+    the model must not answer have their reason and NaN
+    """
     n = len(manifest)
     logit = np.full(n, np.nan)
     unreadable = {path: _words(reason) for path, reason in cache.unreadable}

@@ -10,12 +10,10 @@ from hilum.datasets.manifest import Manifest
 from hilum.datasets.split import note_leaks
 
 
-def sample(
-    manifest: Manifest, share: float, *, parts: tuple[str, ...] | None = None, seed: int = 0
-) -> Manifest:
+def sample(manifest: Manifest, share: float, *, parts: tuple[str, ...] | None = None) -> Manifest:
     """A share of the patients of each part and class, all their films.
 
-    A smaller share of the same seed lies within a larger one.
+    A smaller share lies within a larger one.
 
     Parameters
     ----------
@@ -36,7 +34,7 @@ def sample(
     for number, key in enumerate(sorted(of_patient)):
         group = of_patient[key]
         wanted = share * sum(len(rows) for rows in group.values())
-        order = np.random.default_rng((seed, number)).permutation(sorted(group))
+        order = np.random.default_rng((0, number)).permutation(sorted(group))
         taken = 0
         for patient in order.tolist():
             if taken and taken + len(group[patient]) / 2 > wanted:
@@ -44,7 +42,7 @@ def sample(
             keep[group[patient]] = True
             taken += len(group[patient])
     made = manifest.select(keep)
-    notes = {"films": len(made), "of": len(manifest), "parts": list(parts or ()), "seed": seed}
+    notes = {"films": len(made), "of": len(manifest), "parts": list(parts or ()), "seed": 0}
     made = replace(made, notes={**manifest.notes, "sampled": notes})
     note_leaks(made)
     return made
