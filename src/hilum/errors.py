@@ -156,7 +156,7 @@ class Interrupted(HilumError):
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """``" Did you mean 'x'?"``, or the list of what there is, for the end of a message."""
+    """``Did you mean 'x'?``, or the list of what there is, for the end of a message."""
     names = sorted(known)
     close = get_close_matches(name, names, n=1, cutoff=0.5)
     return f"Did you mean '{close[0]}'?" if close else f"There are: {', '.join(names)}."

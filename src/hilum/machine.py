@@ -249,14 +249,7 @@ def keep_memory() -> bool:
 @cache
 def processor() -> str:
     """The CPU's model name and, since it may stand for several speeds, what it computes with."""
-    name = platform.processor() or platform.machine()
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                name = line.split(":", 1)[1].strip()
-                break
-    except OSError:
-        pass
+    name = _cpuinfo("model name") or platform.processor() or platform.machine()
     names = {"avx512f": "AVX-512", "avx512_bf16": "bfloat16", "amx_bf16": "AMX"}
     vectors = [said for flag, said in names.items() if flag in cpu_flags()]
     if not vectors and "avx2" in cpu_flags():
@@ -267,13 +260,16 @@ def processor() -> str:
 @cache
 def cpu_flags() -> frozenset[str]:
     """Instruction sets of the CPU by the kernel's names; empty where unknown."""
+    return frozenset(_cpuinfo("flags").split())
+
+
+def _cpuinfo(field: str) -> str:
+    """What Linux says of the first processor; empty where unknown."""
     try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("flags"):
-                return frozenset(line.split(":", 1)[1].split())
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
-        pass
-    return frozenset()
+        return ""
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith(field)), "")
 
 
 def has_bfloat16() -> bool:
