@@ -33,10 +33,13 @@ from hilum.errors import (
 )
 from hilum.evaluation.scores import Scores
 from hilum.inference.engine import Engine
+from hilum.machine import Place
 from hilum.progress import Progress
 from hilum.storage import digest, lock
 from hilum.training import finish as finishing
 from hilum.training import memory, placement
+from hilum.training.learner import TorchLearner
+from hilum.training.parts import Films
 from hilum.training.recipe import Recipe
 from hilum.training.run import Run
 from hilum.training.train import resume, train
@@ -376,6 +379,22 @@ class TestPlacement:
         run = train(data, recipe, on="cpu:1", out=tmp_path / "two", workers=0)
         assert run.environment["precision"] == "float32"
         assert run.environment["milliseconds_a_step"] == {}
+
+    def test_the_probe_takes_one_processs_share(
+        self, part: Films, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Memory was checked for no more: a global batch of four GPUs may not fit into one."""
+        seen = set()
+
+        def step(self: TorchLearner, batch: Any, rate: float) -> None:
+            seen.add(len(batch))
+
+        monkeypatch.setattr(placement.machine, "has_bfloat16", lambda: True)
+        monkeypatch.setattr(TorchLearner, "step", step)
+        monkeypatch.setattr(TorchLearner, "finish", lambda self: None)
+        for place in ("cpu:1", "cpu:4x1"):
+            placement.settle_precision(Place.parse(place), recipe_of(), part, (1.0, 1.0))
+        assert seen == {8, 2}
 
     def test_the_places_precision_wins(self) -> None:
         recipe = Recipe.load("paper2021")

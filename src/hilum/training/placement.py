@@ -78,14 +78,16 @@ def settle_precision(
         return replace(place, precision="float32"), {}
     found: dict[str, float] = {}
     epoch = recipe.training.epochs - 1  # the largest films, where most of the time goes
-    plan = batches(order(recipe.training.seed, epoch, len(films)), recipe.training.batch, "keep")
+    every = order(recipe.training.seed, epoch, len(films))
+    # One process's share of the first batch: the memory that was checked is for no more.
+    batch = batches(every, recipe.training.batch, "keep")[0][:: place.processes]
     for precision in ("float32", "bfloat16"):
         learner = make_learner(recipe, replace(place, precision=precision), weights)
         times = []
         for _ in range(PROBE_STEPS + 1):  # the first one warms up
-            learner.begin(films, epoch, plan[:1])
+            learner.begin(films, epoch, [batch])
             began = time.perf_counter()
-            learner.step(plan[0], 0.0)
+            learner.step(batch, 0.0)
             learner.finish()
             times.append(time.perf_counter() - began)
         found[precision] = round(1e3 * min(times[1:]), 3)
