@@ -23,6 +23,7 @@ from hilum.errors import PlaceUnavailable, UsageError
 
 Kind = Literal["reference", "cpu", "cuda", "mps"]
 PRECISIONS = ("auto", "float32", "bfloat16")
+MOST_THREADS = 1024  # of a process: the libraries that start them crash on many more
 
 _PLACE = re.compile(
     r"(?P<kind>reference|cpu|cuda|mps)(?::(?P<a>\d+)(?:x(?P<b>\d+))?)?(?:@(?P<precision>\w+))?"
@@ -66,6 +67,10 @@ class Place:
             raise UsageError(f"a place needs at least one: {text}. Write {kind}:1 or more.")
         if kind == "cpu":
             processes, threads = (first, second) if b else (1, first)
+            if threads > MOST_THREADS:
+                raise UsageError(
+                    f"no such place: {text}. A process has {MOST_THREADS:,} threads at most."
+                )
             return cls("cpu", processes, threads, precision)
         if kind == "cuda":
             if b:

@@ -421,6 +421,12 @@ class TestPlacement:
         half = memory.memory_needed(paper, replace(place, precision="bfloat16"))
         assert half < 0.7 * one
 
+    def test_processes_take_memory_of_their_own(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(memory.machine, "memory_bytes", lambda: 24 << 30)
+        assert memory.check_memory(recipe_of(), Place("cpu", 8, 1, "float32")) < 2 << 30
+        with pytest.raises(Refused, match=r"about 60.0 GiB of 24.0 GiB\. Take another place"):
+            memory.check_memory(recipe_of(), Place("cpu", 300, 1, "float32"))
+
 
 def test_what_is_written_is_json(whole: Run) -> None:
     for path in whole.folder.rglob("*.json"):

@@ -16,6 +16,9 @@ from hilum.training import group
 from hilum.training.learner import new_network
 from hilum.training.recipe import Recipe
 
+#: Bytes of a process that has loaded torch, of its own: what hundreds of them fill a machine with.
+PROCESS = 200 << 20
+
 
 def outputs_a_film(recipe: Recipe, *sizes: int) -> int:
     """Values that the layers give out for one film, at the largest of these sizes.
@@ -57,7 +60,8 @@ def memory_needed(recipe: Recipe, place: Place) -> int:
     """Bytes that one process of a training needs, estimated before anything is allocated.
 
     Weights with their gradient and the optimiser's two moments, and for one batch the output of
-    each layer twice: kept for the way back, and its gradient. Films stay in a memory map.
+    each layer twice: kept for the way back, and its gradient. Films stay in a memory map. On a CPU
+    the process itself; a GPU is asked when it holds that already.
 
     Raises
     ------
@@ -69,7 +73,8 @@ def memory_needed(recipe: Recipe, place: Place) -> int:
     batch = -(-recipe.training.batch // place.processes)
     width = 2 if place.precision == "bfloat16" else 4
     weights = sum(p.numel() for p in new_network(recipe).parameters())
-    return 4 * 4 * weights + 2 * width * batch * outputs_a_film(recipe, *sizes)
+    own = 0 if place.kind == "cuda" else PROCESS
+    return own + 4 * 4 * weights + 2 * width * batch * outputs_a_film(recipe, *sizes)
 
 
 def of_gpu(device: torch.device | None = None) -> tuple[int, int]:
