@@ -217,6 +217,20 @@ def test_a_rendezvous_out_of_reach_is_told(monkeypatch: pytest.MonkeyPatch) -> N
         meeting.meeting_place(1, 0.3)
 
 
+def test_a_rendezvous_that_accepts_and_says_nothing_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Another service on that port, a proxy: torch alone waits for it without end."""
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+        monkeypatch.setenv("MASTER_PORT", str(other.getsockname()[1]))
+        _, open_store = meeting.meeting_place(1, 0.5)
+        with pytest.raises(Refused, match=r"what listens there has not answered for 0\.5 s"):
+            open_store()
+
+
 @pytest.mark.parametrize(
     ("theirs", "said"),
     [

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import queue
 import socket
 import struct
 import sys
+import threading
 import time
 from collections.abc import Callable
 from datetime import timedelta
@@ -43,9 +45,9 @@ def meeting_place(
                 "the launcher names no place to meet: MASTER_ADDR and MASTER_PORT. Start hilum "
                 "under torchrun, or set them to the first machine and a free port of it."
             )
-    wait = timedelta(seconds=seconds)
     server = None
     if rank == 0 and not served:
+        wait = timedelta(seconds=seconds)
         try:
             server = distributed.TCPStore(
                 host, int(port), is_master=True, wait_for_workers=False, timeout=wait
@@ -59,12 +61,7 @@ def meeting_place(
     _reach(host, int(port), seconds)
 
     def open_store() -> distributed.Store:
-        try:
-            return distributed.TCPStore(
-                host, int(port), is_master=False, wait_for_workers=False, timeout=wait
-            )
-        except RuntimeError as error:
-            raise _unreachable(host, int(port), str(error).splitlines()[0]) from error
+        return _opened(host, int(port), seconds)
 
     return server, open_store
 
@@ -80,6 +77,29 @@ def _reach(host: str, port: int, seconds: float) -> None:
             if time.monotonic() > until:
                 raise _unreachable(host, port, error.strerror or str(error)) from error
         time.sleep(0.1)
+
+
+def _opened(host: str, port: int, seconds: float) -> distributed.Store:
+    """A connection to the store there; in a thread, since torch waits without end for a server that
+    accepts and says nothing."""
+    found: queue.SimpleQueue[distributed.Store | RuntimeError] = queue.SimpleQueue()
+
+    def connect() -> None:
+        wait = timedelta(seconds=seconds)
+        try:
+            found.put(distributed.TCPStore(host, port, wait_for_workers=False, timeout=wait))
+        except RuntimeError as error:
+            found.put(error)
+
+    threading.Thread(target=connect, daemon=True).start()
+    try:
+        store = found.get(timeout=seconds)
+    except queue.Empty:
+        why = f"what listens there has not answered for {seconds:g} s"
+        raise _unreachable(host, port, why) from None
+    if isinstance(store, RuntimeError):
+        raise _unreachable(host, port, str(store).splitlines()[0]) from store
+    return store
 
 
 def _unreachable(host: str, port: int, why: str) -> Refused:
