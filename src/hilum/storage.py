@@ -31,7 +31,8 @@ def atomic_write(path: Path | str, mode: str = "wb") -> Iterator[IO[Any]]:
         There is no such folder, or nobody may write there.
     """
     path = Path(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+    # A digest of the name: the name itself may be as long as a file system allows.
+    partial = path.with_name(f".{digest(path.name)[:16]}.{os.getpid()}.part")
     text = {} if "b" in mode else {"encoding": "utf-8", "newline": ""}
     try:
         try:

@@ -73,10 +73,40 @@ def test_heat_maps_are_written_and_names_do_not_collide(
         (grey_films / "more" / name).write_bytes((grey_films / "bright.png").read_bytes())
     maps = tmp_path / "maps"
     assert run(["predict", str(grey_films), "--model", model, "--heatmaps", str(maps), "-q"]) == 0
-    assert sorted(p.name for p in maps.iterdir()) == sorted(
-        f"{name}.png"
-        for name in ("1.2.840.113", "1.2.840.114", "bright", "bright-2", "bright-3", "dark")
-    )
+    with (maps / "heatmaps.csv").open(newline="") as stream:
+        listed = {
+            row["heatmap"]: Path(row["film"]).relative_to(grey_films).as_posix()
+            for row in csv.DictReader(stream)
+        }
+    assert listed == {
+        "bright.png": "bright.png",
+        "bright-2.png": "more/bright-2.png",
+        "bright-3.png": "more/bright.png",
+        "dark.png": "dark.png",
+        "1.2.840.113.png": "more/1.2.840.113",
+        "1.2.840.114.png": "more/1.2.840.114",
+    }
+    assert {p.name for p in maps.iterdir()} == {*listed, "heatmaps.csv"}
+
+
+def test_a_long_name_costs_no_heat_map(grey_films: Path, model: str, tmp_path: Path) -> None:
+    for end in "jpg", "png":  # 254 bytes, and 255 are allowed
+        (grey_films / f"{'胸' * 83}a.{end}").write_bytes((grey_films / "dark.png").read_bytes())
+    maps = tmp_path / "maps"
+    assert run(["predict", str(grey_films), "--model", model, "--heatmaps", str(maps), "-q"]) == 0
+    assert len(list(maps.glob("*.png"))) == 4
+
+
+def test_heat_maps_are_no_films_for_the_next_command(
+    grey_films: Path, model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    maps = str(grey_films / "maps")
+    assert run(["predict", str(grey_films), "--model", model, "--heatmaps", maps]) == 0
+    before = capsys.readouterr().out
+    assert run(["predict", str(grey_films), "--model", model]) == 0
+    assert capsys.readouterr().out == before
+    assert run(["predict", maps, "--model", model]) == 3
+    assert "results of hilum's own" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

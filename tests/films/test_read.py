@@ -187,6 +187,7 @@ def test_find_walks_folders_and_passes_over_what_is_plainly_no_film(tmp_path: Pa
         ["metrics.json", "scores.csv", "figures/roc.png", "figures/roc.svg"],
         ["duplicates.csv", "facts.csv", "figures/a.png"],
         ["plan.json", "lock", "figures/a.png"],
+        ["heatmaps.csv", "a.png"],
     ],
 )
 def test_results_beside_the_films_are_no_films(tmp_path: Path, files: list[str]) -> None:
@@ -194,6 +195,7 @@ def test_results_beside_the_films_are_no_films(tmp_path: Path, files: list[str])
     for name in files:
         touch(tmp_path / "result" / name)
     assert find(tmp_path) == [film]
+    assert find(tmp_path / "result") == []  # nor where the result itself is named
     other = touch(tmp_path / "NORMAL/below/metrics.json").with_name("b.png")
     assert find(tmp_path) == [film] and find([touch(other), film]) == [other, film]
     assert sorted(find(tmp_path)) == [film, other]  # one such name alone is no result of hilum's

@@ -89,7 +89,10 @@ def predict(
     strays: list[Path] = []
     paths = find(films, passed=strays, keep_absent=True)
     if not paths:
-        raise Refused(f"no films: {', '.join(films)}. {len(strays)} other files are there.")
+        raise Refused(
+            f"no films: {', '.join(films)}. {len(strays)} other files are there, no films by their "
+            "names or results of hilum's own. Check the path."
+        )
     if strays:
         what = "file that is no film" if len(strays) == 1 else "files that are no films"
         progress.say(f"passed over: {len(strays)} {what}")
@@ -142,16 +145,23 @@ def _with_heatmaps(answers: Iterator[Prediction], folder: Path) -> Iterator[Pred
     from hilum.storage import atomic_write
 
     taken: Counter[str] = Counter()
-    for answer in answers:
-        if answer.heat is not None:
-            name = stem = without_ending(Path(answer.film).name)
-            while taken[name]:  # as another film's, perhaps by its own name
-                taken[stem] += 1
-                name = f"{stem}-{taken[stem]}"
-            taken[name] += 1
-            with atomic_write(folder / f"{name}.png") as stream:
-                stream.write(answer.picture())
-        yield answer
+    # Says whose map is whose, and to the next command that these pictures are no films.
+    with (folder / "heatmaps.csv").open("w", encoding="utf-8", newline="") as listed:
+        rows = csv.writer(listed, lineterminator="\n")
+        rows.writerow(("heatmap", "kind", "film"))
+        for answer in answers:
+            if answer.heat is not None:
+                # File systems allow 255 bytes; a number and .png come behind it.
+                whole = without_ending(Path(answer.film).name)
+                name = stem = whole.encode()[:240].decode(errors="ignore")
+                while taken[name]:  # as another film's, perhaps by its own name
+                    taken[stem] += 1
+                    name = f"{stem}-{taken[stem]}"
+                taken[name] += 1
+                with atomic_write(folder / f"{name}.png") as stream:
+                    stream.write(answer.picture())
+                rows.writerow((f"{name}.png", answer.heat_kind, answer.film))
+            yield answer
 
 
 def line(answer: Prediction) -> tuple[str, ...]:

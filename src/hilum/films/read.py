@@ -30,8 +30,9 @@ _STRAY_SUFFIXES = re.compile(
     r"\.(bib|cfg|css|csv|db|docx?|gz|html?|ini|ipynb|js|jsonl?|lock|log|md|npy|npz|ods|onnx|pdf|pptx?"
     r"|pt|py|rst|rtf|sh|sha256|sql|sqlite|svg|tar|tex|toml|tsv|txt|url|xlsx?|xml|ya?ml|zip)$"
 )
-# Folders of results that commands leave beside the films, each known by two of its files: a run, an
-# evaluation, an audit, a comparison or reproduction, a model. Their pictures are no films.
+# Folders of results that commands leave beside the films, each known by its files: a run, an
+# evaluation, an audit, a comparison or reproduction, a model, heat maps. Their pictures are no
+# films.
 _RESULTS = tuple(
     map(
         frozenset,
@@ -41,6 +42,7 @@ _RESULTS = tuple(
             ("duplicates.csv", "facts.csv"),
             ("plan.json", "lock"),
             ("model.onnx", "bundle.json"),
+            ("heatmaps.csv",),
         ),
     )
 )
@@ -211,7 +213,7 @@ def find_files(
 
     A file that is named outright is always taken. In folders hidden files and what is plainly no
     film by its name (``Thumbs.db``, texts, tables, archives) are passed over; so are hilum's own
-    results in a folder below (a run, an evaluation, an audit).
+    results (a run, an evaluation, an audit, heat maps), below the folder or the folder itself.
 
     Parameters
     ----------
@@ -268,7 +270,7 @@ def _walk(folder: str, strays: list[str]) -> Iterator[str]:
             continue
         seen.add((status.st_dev, status.st_ino))
         _, folders, files = next(os.walk(where), (where, [], []))
-        if where != start and any(marks.issubset(files) for marks in _RESULTS):
+        if any(marks.issubset(files) for marks in _RESULTS):
             strays += [where + file for file in files]
             continue
         inside = {name for name in folders if not name.startswith(".")}
