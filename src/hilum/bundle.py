@@ -65,7 +65,7 @@ class Bundle:
 
     def point(self, name: str | None = None) -> OperatingPoint:
         """The operating point of that name, or the default one; raises ``UsageError``."""
-        name = name or self.default_operating_point
+        name = self.default_operating_point if name is None else name
         if name not in self.operating_points:
             raise UsageError(
                 f"no such operating point: {name} in {self.name}. "

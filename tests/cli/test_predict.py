@@ -114,6 +114,11 @@ def test_heat_maps_are_no_films_for_the_next_command(
     [
         (["predict"], 2, "FILMS"),
         (["predict", "nowhere.png"], 2, "nowhere.png"),
+        (["predict", ""], 2, "empty path"),
+        (["predict", "{films}", ""], 2, "empty path"),
+        (["predict", "{films}", "--model", ""], 3, "no model"),
+        (["predict", "{films}", "--operating-point", ""], 2, "no such operating point"),
+        (["evaluate", ""], 2, "no such file or folder: ''"),
         (["predict", "{films}", "--model", "nowhere.hilum"], 3, "no such model"),
         (["predict", "{films}", "--model", "{model}", "--operating-point", "x"], 2, "balanced"),
         (["predict", "{films}", "--modl", "{model}"], 2, "--model"),

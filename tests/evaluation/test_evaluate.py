@@ -314,6 +314,22 @@ def test_the_roc_of_one_score_for_all_films_is_the_diagonal(bundle: Bundle) -> N
     assert curve.get_xydata().tolist() == [[0, 0], [1, 1]]
 
 
+def test_the_legend_of_the_scores_is_clear_of_the_thresholds(bundle: Bundle) -> None:
+    from hilum.evaluation import figures
+    from hilum.evaluation.measure import measure
+
+    from .conftest import made_scores
+
+    measured = measure(made_scores(30), bundle.operating_points, draws=20)
+    figure = figures.scores({"m": measured}, ("normal", "ill"))
+    figure.draw_without_rendering()
+    axes = figure.axes[0]
+    legend = axes.get_legend()
+    assert legend is not None
+    assert legend.get_window_extent().y0 >= axes.get_window_extent().y1 - 1
+    assert all(tick == round(tick) for tick in axes.get_yticks())  # films are whole
+
+
 def test_films_and_models_are_taken_as_the_command_takes_them(
     films: Manifest, bundle: Bundle, tmp_path: Path, no_report: None
 ) -> None:
@@ -322,6 +338,7 @@ def test_films_and_models_are_taken_as_the_command_takes_them(
     found = evaluate(str(table), model, out=tmp_path / "out", draws=20, workers=0)
     assert found.as_dict()["models"]["brightness"]["digest"] == bundle.sealed().digest
     assert found.manifest.digest == films.digest
+    assert len(repr(found)) < 1000  # what a notebook shows of it
     with pytest.raises(UsageError, match="one model or two"):
         evaluate(films, [model] * 3, out=tmp_path / "no")
     with pytest.raises(UsageError, match="no such file or folder"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -58,7 +59,7 @@ def test_eight_gpus_on_two_machines_are_a_place(
 def test_each_process_asks_its_own_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     done: list[Any] = []
 
-    def check(recipe: Any, place: Place) -> int:
+    def check(recipe: Any, place: Place, films: int) -> int:
         done.append(str(place))
         raise KeyboardInterrupt
 
@@ -98,7 +99,8 @@ def test_memory_is_counted_for_the_processes_of_one_machine(
     assert share - own < (whole - own) / 7
 
     asked: list[Place] = []
-    monkeypatch.setattr(single, "open_data", lambda *given, **options: None)
+    films = SimpleNamespace(part=["train"] * 64 + ["test"] * 9)
+    monkeypatch.setattr(single, "open_data", lambda *given, **options: films)
     monkeypatch.setattr(torchrun, "train", lambda *given: asked.append(given[2]))
     monkeypatch.setattr(memory.machine, "memory_bytes", lambda: 2 * share)
     single.train("films", recipe, on="cpu:1@float32")
@@ -106,6 +108,8 @@ def test_memory_is_counted_for_the_processes_of_one_machine(
     monkeypatch.setattr(memory.machine, "memory_bytes", lambda: 2 * share - 1)
     with pytest.raises(Refused, match=r"training\.batch=56"):  # seven films each
         single.train("films", recipe, on="cpu:1@float32")
+    films.part[:8] = []  # 56 are left, and no batch holds more
+    single.train("films", recipe, on="cpu:1@float32")
 
 
 @pytest.mark.parametrize(
@@ -165,7 +169,12 @@ def test_the_films_are_told_of_once(monkeypatch: pytest.MonkeyPatch, rank: str) 
     mine, told = Progress(), []
     for name, value in (("WORLD_SIZE", "2"), ("RANK", rank)):
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(single, "open_data", lambda data, progress: told.append(progress))
+
+    def opened(data: Any, progress: Progress) -> Any:
+        told.append(progress)
+        return SimpleNamespace(part=["train"])
+
+    monkeypatch.setattr(single, "open_data", opened)
     monkeypatch.setattr(torchrun, "train", lambda *given: None)
     single.train("films", recipe_of("paper2021", 94), on="cpu:1@float32", progress=mine)
     assert told == [mine if rank == "0" else SILENT]

@@ -321,7 +321,8 @@ def test_a_recipe_that_was_changed_is_not_gone_on_with(data: Manifest, tmp_path:
     [
         ({"on": "gpu"}, UsageError, "no such place"),
         ({"on": "cuda"}, PlaceUnavailable, "no such place here"),
-        ({"overrides": ["training.batch=400000"], "recipe": "paper2021",
+        ({"overrides": ["preprocessing.size=4096", "training.batch=64"],
+          "recipe": "paper2021",
           "on": "cpu"}, Refused, r"needs more memory than there is: about \d+"),
         ({"recipe": "paper2021", "overrides": ["sizes.phases=[[250, 1.0]]"]}, RecipeError,
          "does not take such films: paper2021 at 250 pixels"),

@@ -69,6 +69,10 @@ class Manifest:
     def __len__(self) -> int:
         return len(self.path)
 
+    def __repr__(self) -> str:
+        """A line, not every path: a notebook shows what a cell ends with."""
+        return f"Manifest({str(self.root)!r}, films={len(self)}, counts={self.counts()})"
+
     def files(self) -> list[Path]:
         """Absolute paths, one a film; of an array in an archive, ``archive.npz#17``."""
         return [self.root / path for path in self.path]

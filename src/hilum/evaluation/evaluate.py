@@ -51,11 +51,11 @@ class Evaluation:
     manifest: Manifest
     part: str
     models: dict[str, Model]
-    scores: dict[str, Scores]
-    measured: dict[str, Measured]
-    groups: dict[str, list[Subgroup]]
-    controls: list[Control]
-    differences: dict[str, Any] | None
+    scores: dict[str, Scores] = field(repr=False)
+    measured: dict[str, Measured] = field(repr=False)
+    groups: dict[str, list[Subgroup]] = field(repr=False)
+    controls: list[Control] = field(repr=False)
+    differences: dict[str, Any] | None = field(repr=False)
     warnings: list[str]
     unreadable: list[tuple[str, str]] = field(default_factory=list)
 

@@ -188,8 +188,10 @@ def scores(models: Models, words: tuple[str, str]) -> Figure:
         axes.axhline(0, color=INK["soft"], lw=0.8)
         axes.set_xticks(ticks, [f"{p:g}" for p in _PROBABILITIES])
         axes.set(xlim=(-8, 8), ylabel="films", title=name if len(models) > 1 else "")
+        axes.yaxis.get_major_locator().set_params(integer=True)  # films are whole
         axes.yaxis.set_major_formatter(lambda value, _: f"{abs(value):g}")
-        axes.legend(loc="upper left", ncols=2)
+        # Above the axes: a threshold may lie anywhere in them.
+        axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, borderaxespad=0)
     panels[-1, 0].set_xlabel("predicted probability")
     return figure
 

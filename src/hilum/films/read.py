@@ -235,6 +235,8 @@ def find_files(
     lost: list[str] = []
     for source in sources:
         path = Path(source).expanduser()
+        if not str(source):  # as of a shell's variable that is not set: not this folder
+            raise UsageError("an empty path among the films: ''. Check the command.")
         if path.is_dir():
             films.update((film, None) for film in _walk(str(path), strays))
         elif path.exists():

@@ -292,11 +292,13 @@ def load(
     ------
     BundleRefused
     """
-    if path is None and not SHIPPED.is_dir():
-        raise BundleRefused(
-            "this copy of hilum ships no model: models/pneumonia.hilum. Name one with --model."
-        )
-    return Model(Bundle.read(path or SHIPPED, allow_modified=allow_modified), threads)
+    if path is None:
+        path = SHIPPED
+        if not path.is_dir():
+            raise BundleRefused(
+                "this copy of hilum ships no model: models/pneumonia.hilum. Name one with --model."
+            )
+    return Model(Bundle.read(path, allow_modified=allow_modified), threads)
 
 
 def _name(film: Film) -> str:

@@ -98,13 +98,20 @@ def of_gpu(device: torch.device | None = None) -> tuple[int, int]:
     return free + idle, whole
 
 
-def check_memory(recipe: Recipe, place: Place) -> int:
+def check_memory(recipe: Recipe, place: Place, films: int | None = None) -> int:
     """Refuse what cannot fit; the estimate in bytes.
+
+    Parameters
+    ----------
+    films : how many there are to train, where that is known: a batch holds no more
 
     Raises
     ------
     Refused, PlaceUnavailable
     """
+    if films:
+        batch = min(recipe.training.batch, films)
+        recipe = replace(recipe, training=replace(recipe.training, batch=batch))
     have = whole = machine.memory_bytes()
     name = "the GPU"
     if place.kind == "cuda":

@@ -81,13 +81,15 @@ def train(
         torchrun.check()
         group.take_device(place)  # before anything asks a GPU: every process its own
         place = torchrun.mine(place)
-        memory.check_memory(recipe, place)
+        memory.check_memory(recipe, place, films=1)
         manifest = open_data(data, progress=torchrun.voice(progress), **options)
+        memory.check_memory(recipe, place, manifest.part.count("train"))
         _build_ahead(place)
         return torchrun.train(manifest, recipe, place, folder, workers, progress)
-    memory.check_memory(recipe, place)
+    memory.check_memory(recipe, place, films=1)  # what never fits is told at once
     with claim(folder, recipe.name) as run, interruptible(run):
         manifest = open_data(data, progress=progress, **options)
+        memory.check_memory(recipe, place, manifest.part.count("train"))
         _build_ahead(place)
         begin(run, recipe, manifest, place)
         _go(run, recipe, manifest, workers, progress)

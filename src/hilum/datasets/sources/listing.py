@@ -148,8 +148,9 @@ def existing(sources: Iterable[str | Path]) -> list[Path]:
     paths = []
     for source in sources:
         path = Path(source).expanduser()
-        if not path.exists():
-            raise UsageError(f"no such file or folder: {source}. Check the path.")
+        if not str(source) or not path.exists():  # an empty path would be this folder
+            told = str(source) or "''"
+            raise UsageError(f"no such file or folder: {told}. Check the path.")
         paths.append(path.absolute())
     return paths
 
