@@ -231,6 +231,13 @@ def test_a_missing_photometric_interpretation_follows_the_presentation_shape(
     assert film.full.reasons == () and film.header.colour == photometric
 
 
+def test_a_photometric_interpretation_in_small_letters_counts_and_an_unknown_one_is_named() -> None:
+    plain = pixels(CHEST, PhotometricInterpretation="MONOCHROME1")
+    np.testing.assert_array_equal(pixels(CHEST, PhotometricInterpretation="monochrome1"), plain)
+    with pytest.raises(UnreadableFilm, match="its photometric interpretation is unknown"):
+        pixels(CHEST, PhotometricInterpretation="GREY^JANE")
+
+
 def test_a_slope_below_zero_turns_and_the_range_follows() -> None:
     film = read(dicoms.film(CHEST, RescaleSlope="-1", RescaleIntercept="4095"))
     np.testing.assert_allclose(film.pixels, (TOP - CHEST) * (255 / TOP), atol=1e-3)

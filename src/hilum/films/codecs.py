@@ -58,6 +58,12 @@ _JPEG_2000 = frozenset(
     (uid.JPEG2000, uid.JPEG2000Lossless, uid.HTJ2K, uid.HTJ2KLossless, uid.HTJ2KLosslessRPCL)
 )
 
+# PS3.3, C.7.6.3.1.2, with what older editions had.
+PHOTOMETRIC = (
+    *("MONOCHROME1", "MONOCHROME2", "PALETTE COLOR", "RGB", "HSV", "ARGB", "CMYK", "XYB"),
+    *("YBR_FULL", "YBR_FULL_422", "YBR_PARTIAL_422", "YBR_PARTIAL_420", "YBR_ICT", "YBR_RCT"),
+)
+
 
 @contextmanager
 def guarded() -> Iterator[None]:
@@ -107,6 +113,8 @@ def first_frame(ds: Dataset, syntax: uid.UID, least: int = 0) -> NDArray[Any]:
     """
     if syntax not in DECODERS:
         raise UnreadableFilm("unsupported", "its transfer syntax has no decoder here")
+    if ds.PhotometricInterpretation not in PHOTOMETRIC:
+        raise UnreadableFilm("unsupported", "its photometric interpretation is unknown")
     grey = str(ds.PhotometricInterpretation).startswith("MONOCHROME")
     if syntax.is_encapsulated:
         frame = _check_frame(ds, syntax)

@@ -126,7 +126,8 @@ def _complete(ds: Dataset, syntax: uid.UID) -> tuple[str, ...]:
     samples = whole(ds, "SamplesPerPixel") or 1
     ds.SamplesPerPixel = samples
     ds.NumberOfFrames = max(1, whole(ds, "NumberOfFrames") or 1)
-    if not word(ds, "PhotometricInterpretation"):
+    ds.PhotometricInterpretation = word(ds, "PhotometricInterpretation")
+    if not ds.PhotometricInterpretation:
         ds.PhotometricInterpretation, step = _photometric(ds, samples)
         filled.append(step)
     if "PixelData" not in ds:
@@ -162,13 +163,6 @@ def _photometric(ds: Dataset, samples: int) -> tuple[str, str]:
     return found, f"{found} assumed"
 
 
-# PS3.3, C.7.6.3.1.2, with what older editions had.
-_PHOTOMETRIC = (
-    *("MONOCHROME1", "MONOCHROME2", "PALETTE COLOR", "RGB", "HSV", "ARGB", "CMYK", "XYB"),
-    *("YBR_FULL", "YBR_FULL_422", "YBR_PARTIAL_422", "YBR_PARTIAL_420", "YBR_ICT", "YBR_RCT"),
-)
-
-
 def _header(ds: Dataset, syntax: uid.UID) -> Header:
     def text(keyword: str) -> str | None:
         value = first(ds, keyword)
@@ -184,7 +178,7 @@ def _header(ds: Dataset, syntax: uid.UID) -> Header:
         width=width,
         height=height,
         bits=whole(ds, "BitsStored") or 8,
-        colour=colour if not colour or colour in _PHOTOMETRIC else "unknown",
+        colour=colour if not colour or colour in codecs.PHOTOMETRIC else "unknown",
         modality=eligibility.modality(ds),
         view=eligibility.view(ds),
         body_part=word(ds, "BodyPartExamined") or None,
