@@ -16,9 +16,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from pydicom import dcmread
 
 from hilum.bundle import Bundle
+from hilum.datasets import phantom
 from hilum.datasets.cache import Cache
+from hilum.datasets.index import index
 from hilum.datasets.manifest import Manifest
 from hilum.decision import Calibration
 from hilum.errors import (
@@ -348,6 +351,28 @@ def test_a_part_without_a_class_is_refused(data: Manifest, tmp_path: Path) -> No
     with pytest.raises(Refused, match="validation part has no films of the class pneumonia"):
         train(data.select(rows), recipe_of(**QUICK), out=tmp_path / "run", workers=0)
     assert not (tmp_path / "run").exists()
+
+
+def test_refused_films_are_told_and_a_class_may_be_left_without_any(tmp_path: Path) -> None:
+    set_ = phantom.make(tmp_path / "set", films=60, layout="dicom", size=(40, 50), seed=1)
+    rows = [row.split(",")[:2] for row in (set_ / "labels.csv").read_text().splitlines()[1:]]
+    heard: list[str] = []
+    told = Progress()
+    told.say = heard.append  # type: ignore[method-assign]
+
+    def turned(*labels: str) -> Manifest:
+        """The films of these classes are laterals."""
+        for path, label in rows:
+            film = dcmread(set_ / path)
+            film.ViewPosition = "LL" if label in labels else "PA"
+            film.save_as(set_ / path)
+        return index(set_ / "labels.csv")
+
+    for labels in (("0",), ("0", "1")):
+        with pytest.raises(Refused, match=r"train part has no films of the class no.* left: \d+ f"):
+            train(turned(*labels), recipe_of(**QUICK), out=tmp_path / f"{len(labels)}", workers=0,
+                  progress=told)  # fmt: skip
+    assert any("60 films refused (60: it is a lateral view" in line for line in heard)
 
 
 def test_the_reference_trains(data: Manifest, tmp_path: Path) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hilum.datasets.cache import Cache
-from hilum.datasets.manifest import Manifest
+from hilum.datasets.manifest import Manifest, number_of
+from hilum.errors import Refused
 from hilum.progress import SILENT, Progress
 from hilum.storage import digest
 from hilum.training import group
@@ -72,14 +74,37 @@ def open_films(
     Raises
     ------
     Refused
-        One of the group reads other films than the first: they would draw other batches.
+        One of the group reads other films than the first: they would draw other batches. Or a part
+        is left without a class, because its films are refused or cannot be read.
     TooManyUnreadable, DiskFull, WorkerLost
     """
     cache = Cache.fill(manifest, recipe.preprocessing, workers=workers, progress=progress)
     if roll is not None:
         readable = digest((cache.rows >= 0).tobytes())[:16]
         group.same(roll, "films", {"the films that can be read": readable})
-    return cache, (films_of(manifest, cache, "train"), films_of(manifest, cache, "validation"))
+    told = _told(cache)
+    if told:
+        progress.say(f"without pixels: {told}.")
+    parts = (films_of(manifest, cache, "train"), films_of(manifest, cache, "validation"))
+    for name, films in zip(("train", "validation"), parts, strict=True):
+        for k, words in enumerate(manifest.classes):
+            if not (films.labels == k).any():
+                raise Refused(
+                    f"the {name} part has no films of the class {words} left: {told}. Give more "
+                    "films that a model may see."
+                )
+    return cache, parts
+
+
+def _told(cache: Cache) -> str:
+    """How many films have no pixels and why, by the most frequent reasons; empty for none."""
+    found = []
+    for films, what in ((cache.refused, "refused"), (cache.unreadable, "unreadable")):
+        why = Counter(reason.text for _, reason in films).most_common(3)
+        if films:
+            reasons = "; ".join(f"{number}: {text}" for text, number in why)
+            found.append(f"{number_of(len(films), 'films')} {what} ({reasons})")
+    return ", ".join(found)
 
 
 def identity(path: str) -> int:
