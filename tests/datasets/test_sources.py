@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import re
 import shutil
 import zipfile
 
@@ -475,8 +476,14 @@ def test_what_a_table_by_uid_does_not_know_is_left_out(dicom, tmp_path):
 
 def test_two_labels_for_one_uid(dicom, tmp_path):
     (tmp_path / "t.csv").write_text("SOPInstanceUID,label\n1.2,0\n1.2,1\n")
-    with pytest.raises(UsageError, match="two answers for one UID: row 3"):
+    with pytest.raises(
+        UsageError, match=r"two answers for one UID: row 3 .* another label than row 2"
+    ):
         index(tmp_path / "t.csv", images=[dicom])
+    (tmp_path / "t.csv").write_text("StudyUID,label,patient\n1.2,0,Meier\n1.2,0,Huber\n")
+    with pytest.raises(UsageError, match="another patient than row 2") as caught:
+        index(tmp_path / "t.csv", images=[dicom])
+    assert not {"Meier", "Huber"} & set(re.findall(r"\w+", str(caught.value)))
 
 
 def test_a_dicom_folder_without_labels(dicom):

@@ -58,9 +58,9 @@ def read(request: Request) -> Listing:
     table = Table(path)
     by_film = table.has(FILM_UID)
     uids = table.needed(FILM_UID if by_film else STUDY_UID, "UIDs")
-    labels = _one_each(uids, table.needed(LABEL, "labels"), path)
-    parts = _one_each(uids, table.column(PART), path)
-    people = _one_each(uids, table.column(PATIENT), path)
+    labels = _one_each(uids, table.needed(LABEL, "labels"), "label", path)
+    parts = _one_each(uids, table.column(PART), "part", path)
+    people = _one_each(uids, table.column(PATIENT), "patient", path)
     folders = request.images or [path.parent]
     listing = Listing(common_folder(folders))
     passed: list[str] = []
@@ -167,12 +167,15 @@ def _is_dicom(file: str) -> bool:
         return False
 
 
-def _one_each(uids: Iterable[str], column: Iterable[str], path: Path) -> dict[str, str]:
+def _one_each(uids: Iterable[str], column: Iterable[str], what: str, path: Path) -> dict[str, str]:
+    """The value of each UID; an error quotes none, for it may be a patient's number."""
     told: dict[str, str] = {}
+    first: dict[str, int] = {}
     for row, (uid, value) in enumerate(zip(uids, column, strict=True)):
         if told.setdefault(uid, value) != value:
             raise UsageError(
-                f"two answers for one UID: row {row + 2} of {path} says {value!r}, an earlier row "
-                f"{told[uid]!r}. Mend it."
+                f"two answers for one UID: row {row + 2} of {path} gives another {what} than row "
+                f"{first[uid] + 2}. Mend it."
             )
+        first.setdefault(uid, row)
     return told
