@@ -70,6 +70,13 @@ def test_nih_official_lists(nih):
         assert part == ("train" if int(path.split("/")[-1][:8]) < 12 else "test")
 
 
+def test_ages_of_nihs_that_nobody_has_are_unknown(nih):
+    table = nih / "Data_Entry_2017.csv"
+    table.write_text(table.read_text().replace(",058Y,", ",0411Y,"))
+    ages = set(index(nih, draw=False).extra["age"])
+    assert "" in ages and "40" in ages and "411" not in ages
+
+
 def test_nih_films_in_neither_list_are_told(nih):
     for name, patients in (("train_val_list", range(10)), ("test_list", range(10, 16))):
         lines = "".join(f"{i:08d}_00{k}.png\n" for i in patients for k in range(2))

@@ -92,6 +92,25 @@ def test_a_worker_that_is_killed_between_batches_costs_nothing() -> None:
         assert found == {number: 2 * number for number in range(9)}
 
 
+def test_a_worker_that_is_killed_while_it_starts_costs_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    started: list[subprocess.Popen[bytes]] = []
+
+    class Dying(subprocess.Popen[bytes]):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **options)
+            started.append(self)
+            if len(started) < 3:
+                self.kill()
+
+    monkeypatch.setattr("hilum.films.workers.subprocess.Popen", Dying)
+    with Workers(1) as workers:
+        found = dict(workers.map(functions.double, range(9), chunk=2))
+    assert found == {number: 2 * number for number in range(9)}
+    assert len(started) == 3
+
+
 def test_workers_that_cannot_start_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hilum.films.workers._START", "raise SystemExit(7)")
     with Workers(1) as workers, pytest.raises(Refused, match=r"cannot start here: exit code 7\."):

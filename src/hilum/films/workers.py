@@ -39,6 +39,7 @@ _START = "import sys; from hilum.films.isolated import serve; serve(*map(int, sy
 _QUICK = 0.05  # seconds; a batch done sooner is followed by a larger one, for each costs a wake-up
 _GROWTH = 2  # times ``chunk``, at most; 4 measured no better, and holds twice the memory
 _STOPPED = 1.0  # seconds that a wait takes too long where this process was stopped meanwhile
+_STARTS = 2  # workers in a row that may fail to start
 _START_SECONDS = 300.0  # to start and to import what the function needs, on however busy a machine
 
 
@@ -64,6 +65,7 @@ class Workers:
         self.seconds = seconds
         self.memory = memory
         self._workers: list[_Worker] = []
+        self._stillborn = 0  # workers lost before they answered at all, since the last answer
 
     def __enter__(self) -> Workers:
         return self
@@ -149,6 +151,7 @@ class Workers:
                     if worker.wire.end in heard:
                         try:
                             answers = worker.hear()
+                            self._stillborn = 0
                         except (EOFError, OSError, pickle.UnpicklingError):
                             lost = UnreadableFilm("crashed", "the decoder crashed on this file")
                     elif time.monotonic() > worker.deadline(self.seconds):
@@ -176,7 +179,8 @@ class Workers:
         place, _ = worker.at()
         worker.kill()
         self._workers.remove(worker)
-        if place < 0 and not worker.proved:
+        self._stillborn += place < 0 and not worker.proved
+        if self._stillborn > _STARTS:  # one may meet the kernel's out-of-memory killer, say
             raise Refused(
                 "worker processes cannot start here: exit code "
                 f"{worker.process.returncode}. Go on without them: --workers 0."

@@ -8,6 +8,7 @@ other is its complement.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Set
 from pathlib import Path
 
@@ -162,7 +163,8 @@ def _official(folder: Path) -> dict[str, set[str]]:
 
 
 def _years(text: str) -> str:
-    """``58``, ``058Y``, ``018M`` and ``012D`` as years."""
+    """``58``, ``058Y``, ``018M`` and ``012D`` as years; the table of 2017 has some of over 400."""
     unit = {"M": 12.0, "D": 365.25, "W": 52.18}.get(text[-1:].upper(), 1.0)
     digits = text.rstrip("YyMmDdWw")
-    return f"{float(digits) / unit:g}" if digits.replace(".", "", 1).isdigit() else ""
+    years = float(digits) / unit if digits.replace(".", "", 1).isdigit() else math.inf
+    return f"{years:g}" if years <= 130 else ""
