@@ -208,7 +208,7 @@ def test_what_was_found_is_not_computed_again_and_failures_are(
 
 
 def test_a_job_survives_json() -> None:
-    job = Job("breakdown", Path("a/b"), "cuda", Path("r"), Path("m"), 3, ("x=1",), "t")
+    job = Job("breakdown", Path("a/b"), "cuda", Path("r"), Path("m"), 3, ("x=1",))
     assert Job.from_dict(json.loads(json.dumps(job.as_dict()))) == job
 
 
