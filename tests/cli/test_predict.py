@@ -41,6 +41,9 @@ def test_json_lines_and_csv(
     rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
     assert [r["decision"] for r in rows] == ["positive", "negative"]
     assert [float(r["probability"]) for r in rows] == [r["probability"] for r in records]
+    both = ["predict", str(grey_films), "--model", model, "--format", "csv", "--json"]
+    assert run(both) == 2
+    assert "two formats" in capsys.readouterr().err
 
 
 def test_a_bad_film_is_exit_code_4_and_one_record(

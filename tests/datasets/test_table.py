@@ -5,6 +5,7 @@ import gzip
 import pytest
 
 from hilum.datasets.index import index
+from hilum.datasets.sources.table import years
 from hilum.errors import Refused, UsageError
 from hilum.names import hashed
 
@@ -47,6 +48,26 @@ def test_patients_parts_and_more(films, root):
     assert not any("Meier" in patient for patient in manifest.patient)
     assert set(manifest.extra["view"]) == {"PA"}
     assert manifest.classes == ("Normal", "Pneumonia")
+
+
+@pytest.mark.parametrize(
+    ("text", "known"),
+    [
+        *(("58", "58"), ("058Y", "58"), ("4.5", "4.5"), ("3 years", "3"), ("2 yrs.", "2")),
+        *(("018M", "1.5"), ("18 months", "1.5"), ("6mo", "0.5"), ("26 w", "0.498275")),
+        *(("", ""), ("adult", ""), ("-3", ""), ("414Y", ""), ("1e2", ""), ("5 mice", "")),
+    ],
+)
+def test_an_age_as_tables_write_it(text, known):
+    assert years(text) == known
+
+
+def test_ages_are_kept_in_years(films, root):
+    rows = [f"films/{i}.png,{i % 2},{i + 1} months" for i in range(20)]
+    manifest = index(table(root, "path,label,age", *rows), draw=False)
+    assert sorted(map(float, manifest.extra["age"])) == pytest.approx(
+        [month / 12 for month in range(1, 21)], rel=1e-4
+    )
 
 
 def test_films_elsewhere_by_path_or_stem(films, root, tmp_path):
@@ -100,6 +121,10 @@ def test_gzip_and_byte_order_mark(films, root):
         (["path,label", "films/0.png,0", "films/1.png,2"], "unknown class: 2"),
         (["path,label", "films/0.png,normal", "films/1.png,pnuemonia"], "Did you mean 'pneumonia'"),
         (["path,label,part", "films/0.png,0,train", "films/1.png,1,tst"], "no such part: 'tst'"),
+        (
+            ["path,label,Label", "films/0.png,0,1", "films/1.png,1,0"],
+            "two columns.*label and Label",
+        ),
         ([""], "no heads"),
     ],
 )

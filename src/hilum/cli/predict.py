@@ -80,11 +80,13 @@ def predict(
       hilum predict ward/ --format csv > answers.csv
       hilum predict 'scans/*.dcm' --heatmaps maps/
     """
-    from hilum.errors import Refused
+    from hilum.errors import Refused, UsageError
     from hilum.films.read import find
     from hilum.inference.model import load
     from hilum.storage import new_folder
 
+    if as_json and form == "csv":
+        raise UsageError("two formats: --json and --format csv. Leave one out.")
     progress = options.terminal(quiet)
     strays: list[Path] = []
     paths = find(films, passed=strays, keep_absent=True)

@@ -8,12 +8,11 @@ other is its complement.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Set
 from pathlib import Path
 
 from hilum.datasets.sources.listing import Listing, Request, common_folder, table_in
-from hilum.datasets.sources.table import Table, by_stem, stem_of, text_of
+from hilum.datasets.sources.table import Table, by_stem, stem_of, text_of, years
 from hilum.errors import Refused, UsageError
 
 TABLES = ("Data_Entry_2017*.csv", "Data_Entry_2017*.csv.gz")
@@ -103,7 +102,7 @@ def read(request: Request) -> Listing:
             _part(stem, lists),
             {
                 "view": views[row],
-                "age": _years(ages[row]),
+                "age": years(ages[row]),
                 "sex": sexes[row],
                 **{f: "1" if f in there else "0" for f in FINDINGS},
             },
@@ -160,11 +159,3 @@ def _official(folder: Path) -> dict[str, set[str]]:
                 lists[name] = {stem_of(line.strip()) for line in lines} - {""}
                 break
     return lists
-
-
-def _years(text: str) -> str:
-    """``58``, ``058Y``, ``018M`` and ``012D`` as years; the table of 2017 has some of over 400."""
-    unit = {"M": 12.0, "D": 365.25, "W": 52.18}.get(text[-1:].upper(), 1.0)
-    digits = text.rstrip("YyMmDdWw")
-    years = float(digits) / unit if digits.replace(".", "", 1).isdigit() else math.inf
-    return f"{years:g}" if years <= 130 else ""

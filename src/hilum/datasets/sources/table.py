@@ -9,6 +9,7 @@ import csv
 import gzip
 import io
 import os
+import re
 import zlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -32,6 +33,11 @@ EXTRA = {
     "subtype": ("subtype", "agent"),
     "source": ("source", "site", "hospital"),
 }
+
+_AGE = re.compile(
+    r"\s*(\d+(?:\.\d*)?)\s*(?:(y(?:(?:ea)?rs?)?|m(?:o|onths?)?|w(?:eeks?)?|d(?:ays?)?)\.?)?\s*",
+    re.I,
+)
 
 
 class Table:
@@ -61,16 +67,31 @@ class Table:
         self.rows = [
             row if len(row) == width else (row + [""] * width)[:width] for row in cells[1:]
         ]
-        self._column = {_plain(head): i for i, head in reversed(list(enumerate(self.heads)))}
+        self._column: dict[str, int] = {}
+        self._twice: dict[str, int] = {}
+        for i, head in enumerate(map(_plain, self.heads)):
+            if self._column.setdefault(head, i) != i:
+                self._twice[head] = i
 
     def has(self, names: Sequence[str]) -> bool:
         return any(name in self._column for name in names)
 
     def column(self, names: Sequence[str]) -> list[str]:
-        """The first of these columns that is there, stripped; empty texts where none is."""
+        """The first of these columns that is there, stripped; empty texts where none is.
+
+        Raises
+        ------
+        UsageError
+            There are two of that name.
+        """
         for name in names:
             if name in self._column:
                 i = self._column[name]
+                if name in self._twice:
+                    raise UsageError(
+                        f"two columns of one name: {self.heads[i]} and "
+                        f"{self.heads[self._twice[name]]} in {self.path}. Take one out."
+                    )
                 return [row[i].strip() for row in self.rows]
         return [""] * len(self.rows)
 
@@ -82,6 +103,19 @@ class Table:
                 f"Call it one of {', '.join(names)}."
             )
         return self.column(names)
+
+
+def years(text: str) -> str:
+    """An age as tables write it, in years: ``58``, ``058Y``, ``18 months``, ``012D``; else ``""``.
+
+    ChestX-ray14's table of 2017 has ages of over 400.
+    """
+    match = _AGE.fullmatch(text)
+    if match is None:
+        return ""
+    unit = {"m": 12.0, "w": 52.18, "d": 365.25}.get((match[2] or "y")[0].lower(), 1.0)
+    age = float(match[1]) / unit
+    return f"{age:g}" if age <= 130 else ""
 
 
 def text_of(path: Path, what: str, form: str, *, first_line: bool = False) -> str:
@@ -124,6 +158,8 @@ def read(request: Request) -> Listing:
     own_patients = table.has(PATIENT)
     people = table.column(PATIENT)
     extra = {name: table.column(heads) for name, heads in EXTRA.items() if table.has(heads)}
+    if "age" in extra:
+        extra["age"] = [years(text) for text in extra["age"]]
     _refuse_twice(written, path)
     listing = Listing(path.parent)
     files = located(written, request.images or [path.parent], listing)
