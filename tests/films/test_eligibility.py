@@ -37,6 +37,7 @@ def refused(sop: str = DX, **elements: object) -> list[str]:
         (DX, {"BodyPartExamined": "Chest_PA"}),
         (DX, {"BodyPartExamined": "PORT CHEST"}),
         (DX, {"BodyPartExamined": "UNKNOWN"}),
+        (CR, {"BodyPartExamined": "UNDEFINED"}),
         (DX, {"BodyPartExamined": "TORACE"}),
         (DX, {"BodyPartExamined": "CHST"}),
         (DX, {"BodyPartExamined": "THX"}),

@@ -12,7 +12,9 @@ from pydicom.multival import MultiValue
 from pydicom.sequence import Sequence
 
 #: What writers put where they know nothing.
-UNSTATED = frozenset(("", "UNKNOWN", "UNSPECIFIED", "NONE", "NA", "N/A", "NULL", "-", "ANY"))
+UNSTATED = frozenset(
+    ("", "UNKNOWN", "UNSPECIFIED", "UNDEFINED", "NONE", "NA", "N/A", "NULL", "-", "*", "ANY")
+)
 
 #: The axis of the body along which each direction runs (PS3.3, C.7.6.1.1.1, bipeds).
 AXES = {"L": "side", "R": "side", "H": "height", "F": "height", "A": "depth", "P": "depth"}
