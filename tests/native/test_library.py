@@ -14,16 +14,21 @@ from hilum import machine
 from hilum.native import library
 
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
-SMALL = 'extern "C" __attribute__((visibility("default"))) int answer() { return 42; }'
+SMALL = {
+    "answer": 'int known();\nextern "C" __attribute__((visibility("default"))) int answer() '
+    "{ return known() + 1; }",
+    "known": "int known() { return 41; }",
+}
 
 
 @pytest.fixture
 def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A library of one function, not yet built."""
+    """A library of one function in two sources, not yet built."""
     monkeypatch.setenv("HILUM_CACHE", str(tmp_path))
     monkeypatch.setattr(library, "FOLDER", tmp_path)
     monkeypatch.setattr(machine, "cpu_flags", lambda: frozenset(library.LEVELS["x86-64-v3"]))
-    (tmp_path / "kernels.cpp").write_text(SMALL)
+    for name, source in SMALL.items():
+        (tmp_path / f"{name}.cpp").write_text(source)
     kept = library.load, library._expected
     for function in kept:
         function.cache_clear()
@@ -69,7 +74,7 @@ def test_a_compiler_that_fails_leaves_nothing_behind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(library, "FOLDER", tmp_path)
-    (tmp_path / "kernels.cpp").write_text("this is no program")
+    (tmp_path / "broken.cpp").write_text("this is no program")
     with pytest.raises(library.Unavailable, match="could not build"):
         library.compile_to(tmp_path / "made" / "kernels.so", list(library.FLAGS))
     assert not (tmp_path / "made").exists()

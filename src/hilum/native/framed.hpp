@@ -86,6 +86,24 @@ struct Tiles {
     }
 };
 
+// Maps in memory, float or bfloat16. Only whole lines go in and out, so all that is computed between
+// is compiled once for both.
+struct Maps {
+    Maps(const float* values) : single((float*)values) {}
+    Maps(const bf16* values) : half((bf16*)values) {}
+    explicit operator bool() const { return single || half; }
+    void read(size_t from, size_t length, float* to) const {
+        for (size_t i = 0; i < length; i += LANES)
+            store(to + i, half ? load(half + from + i) : load(single + from + i));
+    }
+    void write(size_t to, size_t length, const float* from) const {
+        for (size_t i = 0; i < length; i += LANES)
+            half ? store(half + to + i, load(from + i)) : store(single + to + i, load(from + i));
+    }
+    float* single = nullptr;
+    bf16* half = nullptr;
+};
+
 // One film's map in a frame of zeros: one pixel before it, and as many behind as its tiles reach.
 struct Frame {
     Frame(const Framed& s, int channels)
@@ -101,30 +119,26 @@ struct Frame {
     const Buffer<float> values;
     float* at(int row, int column) const { return values + row * line + (size_t)column * channels; }
     void clear() const { std::fill_n((float*)values, line * height, 0.f); }
-    template <class T>
-    void take(const T* map, const Framed& s) const {
+    void take(const Maps& maps, size_t from, const Framed& s) const {
         const size_t length = (size_t)s.width * channels;
-        for (int y = 0; y < s.height; y++, map += length)
-            for (size_t i = 0; i < length; i += LANES) store(at(y + 1, 1) + i, load(map + i));
+        for (int y = 0; y < s.height; y++, from += length) maps.read(from, length, at(y + 1, 1));
     }
-    template <class T>
-    void give(T* map, const Framed& s) const {
+    void give(const Maps& maps, size_t to, const Framed& s) const {
         const size_t length = (size_t)s.width * channels;
-        for (int y = 0; y < s.height; y++, map += length)
-            for (size_t i = 0; i < length; i += LANES) store(map + i, load(at(y + 1, 1) + i));
+        for (int y = 0; y < s.height; y++, to += length) maps.write(to, length, at(y + 1, 1));
     }
 };
 
 // Maps [films][height][width][channels] of a group to tiles: inputs (SIDE 6, from one pixel before
 // the tile's outputs on) or gradients of outputs (SIDE 4).
-template <int SIDE, auto transform, class T>
-void take(const T* maps, const Framed& s, int group, const Tiles& tiles, const Frame& frame) {
+template <int SIDE, auto transform>
+void take(const Maps& maps, const Framed& s, int group, const Tiles& tiles, const Frame& frame) {
     constexpr int BEFORE = SIDE == TILE ? 0 : 1;
     const int c = tiles.channels;
     const size_t apart = tiles.apart, line = frame.line;
     int tile = 0;
     for (int film = s.first_film(group); film < s.end_film(group); film++) {
-        frame.take(maps + film * s.pixels() * c, s);
+        frame.take(maps, film * s.pixels() * c, s);
         for (int row = 0; row < s.down; row++)
             for (int column = 0; column < s.across; column++, tile++)
                 for (int k = 0; k < c; k += LANES) {
@@ -139,8 +153,8 @@ void take(const T* maps, const Framed& s, int group, const Tiles& tiles, const F
 
 // Tiles of a group back to maps: outputs (SIDE 4), or gradients of inputs (SIDE 6), which overlap
 // and are added up.
-template <int SIDE, auto transform, class T>
-void put(const Tiles& tiles, T* maps, const Framed& s, int group, const Frame& frame) {
+template <int SIDE, auto transform>
+void put(const Tiles& tiles, const Maps& maps, const Framed& s, int group, const Frame& frame) {
     constexpr int BEFORE = SIDE == TILE ? 0 : 1;
     const int c = tiles.channels;
     const size_t apart = tiles.apart, line = frame.line;
@@ -159,7 +173,7 @@ void put(const Tiles& tiles, T* maps, const Framed& s, int group, const Frame& f
                             store(to, SIDE == TILE ? load(to) + v : v);
                         });
                 }
-        frame.give(maps + film * s.pixels() * c, s);
+        frame.give(maps, film * s.pixels() * c, s);
     }
 }
 
@@ -183,8 +197,7 @@ inline void filters_of(const float* weight, float* filters, int in, int out, boo
 }
 
 // x[films][height][width][in] to y[films][height][width][out].
-template <class T>
-void framed_forward(const T* x, const float* weight, T* y, const Framed& s, int threads) {
+inline void framed_forward(Maps x, const float* weight, Maps y, const Framed& s, int threads) {
     Buffer<float> filters((size_t)POINTS * s.in * s.out);
     filters_of(weight, filters, s.in, s.out, false);
     Pool::run(s.groups, threads, [&](Turn& turn) {
@@ -201,9 +214,8 @@ void framed_forward(const T* x, const float* weight, T* y, const Framed& s, int 
 }
 
 // dy[films][height][width][out] to dweight[out][in][TAPS], and to dx unless that is null.
-template <class T>
-void framed_backward(const T* x, const float* weight, const T* dy, T* dx, float* dweight,
-                     const Framed& s, int threads) {
+inline void framed_backward(Maps x, const float* weight, Maps dy, Maps dx, float* dweight,
+                            const Framed& s, int threads) {
     const size_t part = (size_t)POINTS * s.in * s.out;
     Buffer<float> filters(part), sums(part * s.pieces);
     if (dx) filters_of(weight, filters, s.in, s.out, true);

@@ -9,6 +9,9 @@
 #include "pool.hpp"
 #include "vectors.hpp"
 
+// What Python calls.
+#define EXPORT extern "C" __attribute__((visibility("default")))
+
 namespace hilum {
 
 constexpr int DEAD = 4;
