@@ -1,6 +1,4 @@
-// What is done to films: their augmentation, and their resizing before. Loops over pixels that the
-// compiler turns into vectors, which the layers write themselves.
-#pragma GCC optimize("O3")
+// What is done to films: their augmentation, and their resizing before.
 #include "augment.hpp"
 #include "resize.hpp"
 

@@ -30,7 +30,7 @@ LEVELS = {
 }
 # No -ffast-math: it would flush denormal numbers to zero in the whole process.
 FLAGS = (
-    *("-O2", "-std=c++17", "-fPIC", "-pthread", "-w"),
+    *("-O3", "-std=c++17", "-fPIC", "-pthread", "-w"),
     *("-fvisibility=hidden", "-fno-gnu-unique"),  # two builds in one process stay apart
 )
 
