@@ -2,6 +2,7 @@
 
     python benchmarks/seeds.py DATA --out FOLDER                 # train and judge seeds 0 to 4
     python benchmarks/seeds.py DATA --out FOLDER --record        # keep them: docs/records/fast/
+    python benchmarks/seeds.py DATA --out FOLDER --on cpu:2@float32
 
 Each seed is one ``hilum train`` and one ``hilum evaluate`` on the part that it drew. A run that is
 in FOLDER already (``run-hilum-N``, as ``time_to_quality.py`` leaves them) is judged and not made
@@ -19,16 +20,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
-RECORD = Path(__file__).parents[1] / "docs/records/fast/seeds.csv"
+RECORDS = Path(__file__).parents[1] / "docs/records/fast"
 Row = dict[str, float]
 
 
-def judged(data: str, seed: int, folder: Path, recipe: str) -> Row:
+def judged(data: str, seed: int, folder: Path, recipe: str, on: list[str]) -> Row:
     """One seed's metrics, each with its interval, and its AUROC under the imitated shifts."""
     run, evaluation = folder / f"run-hilum-{seed}", folder / f"judged-{seed}"
     hilum = [sys.executable, "-m", "hilum"]
     if not (run / "model.hilum").exists():
-        recipe_and_seed = ["--recipe", recipe, "--seed", str(seed)]
+        recipe_and_seed = ["--recipe", recipe, "--seed", str(seed), *on]
         subprocess.run([*hilum, "train", data, *recipe_and_seed, "--out", str(run)], check=True)
     if not evaluation.exists():
         given = [str(run / "films.csv"), "--model", str(run), "--out", str(evaluation)]
@@ -60,9 +61,11 @@ def main() -> None:
     parser.add_argument("--out", required=True, type=Path, help="for runs and evaluations")
     parser.add_argument("--recipe", default="fast")
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--record", action="store_true", help=f"write {RECORD.name}")
+    parser.add_argument("--on", help="the place (default: the best here)")
+    parser.add_argument("--record", action="store_true", help="write seeds-PRECISION.csv")
     given = parser.parse_args()
-    rows = [judged(given.data, k, given.out, given.recipe) for k in range(given.seeds)]
+    on = ["--on", given.on] if given.on else []
+    rows = [judged(given.data, k, given.out, given.recipe, on) for k in range(given.seeds)]
     rounded = [{key: round(value, 4) for key, value in row.items()} for row in rows]
     shown = ("auroc", "accuracy", "recall", "specificity", "calibration_slope", "auroc_shifts_mean")
     print("seed", *shown, sep="\t")
@@ -70,7 +73,9 @@ def main() -> None:
         print(row["seed"], *(row[name] for name in shown), sep="\t")
     print("mean", *(round(statistics.mean(r[name] for r in rows), 4) for name in shown), sep="\t")
     if given.record:
-        with RECORD.open("w", newline="") as stream:
+        run = given.out / "run-hilum-0/environment.json"
+        precision = json.loads(run.read_text())["precision"]
+        with (RECORDS / f"seeds-{precision}.csv").open("w", newline="") as stream:
             writer = csv.DictWriter(stream, rounded[0])
             writer.writeheader()
             writer.writerows(rounded)

@@ -117,6 +117,12 @@ def test_arrays_that_are_no_film(array: np.ndarray, code: str) -> None:
     assert code_of(array) == code
 
 
+@pytest.mark.parametrize("thing", [1, 10**12, None, io.BytesIO(b""), ["a.jpg"]])
+def test_what_no_film_can_be_is_a_wrong_call(thing: object) -> None:
+    with pytest.raises(UsageError, match="not a film: "):
+        read(thing)  # type: ignore[arg-type]
+
+
 def test_float_arrays_of_both_ranges_are_the_same_film() -> None:
     unit = GREY / 255
     for array in (unit, unit.astype(np.float32), GREY.astype(np.float64)):

@@ -26,17 +26,32 @@ def network_of(name: str, size: int) -> Any:
     return network.eval()
 
 
+@pytest.mark.parametrize("mirror", [False, True])
 @pytest.mark.parametrize(("name", "size"), [("compact", 32), ("compact", 64), ("paper2021", 94)])
-def test_the_graph_answers_like_the_network(name: str, size: int) -> None:
-    network = network_of(name, size)
+def test_the_graph_answers_like_the_network(name: str, size: int, mirror: bool) -> None:
+    graph = Graph(network_of(name, size), mirror)
     films = films_of(40, size).pixels
-    model = export(network, size)
+    model = export(graph, size)
     onnx.checker.check_model(onnx.load_from_string(model))
-    assert parity(network, model, films) < 1e-4
+    assert parity(graph, model, films) < 1e-4
 
 
-def test_inputs_and_outputs_of_the_graph() -> None:
-    model = export(network_of("compact", 32), 32)
+def test_a_film_and_its_mirror_image_get_one_answer_and_maps_that_mirror_each_other() -> None:
+    network, films = network_of("compact", 32), torch.from_numpy(films_of(3, 32).pixels)
+    plain, both = Graph(network), Graph(network, mirror=True)
+    with torch.inference_mode():
+        logit, cam = both(films)
+        turned, turned_cam = both(films.flip(2))
+        alone, of_mirror = plain(films)[0], plain(films.flip(2))[0]
+    assert torch.allclose(logit, (alone + of_mirror) / 2, atol=1e-6)
+    assert not torch.allclose(alone, of_mirror, atol=1e-4)
+    assert torch.allclose(logit, turned, atol=1e-6)
+    assert torch.allclose(cam, turned_cam.flip(2), atol=1e-6)
+
+
+@pytest.mark.parametrize("mirror", [False, True])
+def test_inputs_and_outputs_of_the_graph(mirror: bool) -> None:
+    model = export(Graph(network_of("compact", 32), mirror), 32)
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
     (films,) = session.get_inputs()
     assert (films.name, films.type, films.shape[1:]) == ("films", "tensor(uint8)", [32, 32])
@@ -55,31 +70,31 @@ def test_the_network_without_a_map_has_none() -> None:
 
 def test_a_graph_of_other_weights_is_refused() -> None:
     network = network_of("compact", 32)
-    model = export(network, 32)
+    model = export(Graph(network), 32)
     with torch.no_grad():
         network.classifier.bias.add_(1e-2)
     with pytest.raises(TrainingStopped, match="does not answer like the trained network"):
-        parity(network, model, films_of(20).pixels)
+        parity(Graph(network), model, films_of(20).pixels)
 
 
 def test_a_graph_that_is_not_finite_is_refused() -> None:
     network = network_of("compact", 32)
     with torch.no_grad():
         network.classifier.bias.fill_(float("nan"))
-    model = export(network, 32)
+    model = export(Graph(network), 32)
     with pytest.raises(TrainingStopped, match="not finite"):
-        parity(network, model, films_of(20).pixels)
+        parity(Graph(network), model, films_of(20).pixels)
 
 
 def test_a_network_that_ran_away_is_told_as_one() -> None:
     network = network_of("compact", 32)
     with torch.no_grad():
         network.classifier.weight.mul_(1e7)
-    model = export(network, 32)
+    model = export(Graph(network), 32)
     with torch.no_grad():
         network.classifier.weight.mul_(1.01)
     with pytest.raises(TrainingStopped, match=r"has diverged.*Lower optimiser\.lr"):
-        parity(network, model, films_of(20).pixels)
+        parity(Graph(network), model, films_of(20).pixels)
 
 
 class TestScale:

@@ -59,6 +59,8 @@ def read(source: str | Path | bytes | NDArray[Any], *, name: str | None = None) 
 
     Raises
     ------
+    UsageError
+        The source is none of these.
     UnreadableFilm
         With a stable code: ``missing``, ``unreachable``, ``empty``, ``not-a-film``,
         ``truncated``, ``corrupt``, ``too-large``, ``unsupported``. Decoding may later raise these
@@ -69,6 +71,11 @@ def read(source: str | Path | bytes | NDArray[Any], *, name: str | None = None) 
     if isinstance(source, str | Path):
         data = _bytes_of(source)
         name = name or str(source)
+    elif not isinstance(source, bytes | bytearray | memoryview):
+        raise UsageError(
+            f"not a film: {type(source).__name__}. Give a path, bytes, an array (height, width) or "
+            "a Radiograph."
+        )
     else:
         data = bytes(source)
         name = name or "<bytes>"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import warnings
-from typing import Any
 
 import numpy as np
 import torch
@@ -19,13 +18,13 @@ BATCHES = (1, 3, 16)
 OPSET = 17
 
 
-def export(network: Any, size: int) -> bytes:
-    """The network as an ONNX graph: ``films`` uint8 (n, size, size) → ``logit``, ``cam``.
+def export(graph: Graph, size: int) -> bytes:
+    """It as ONNX: ``films`` uint8 (n, size, size) → ``logit``, ``cam``.
 
     Scaling and standardisation are in the graph, batch norms are folded into the convolutions,
     n is free. Made by tracing (``dynamo=False``), which needs no package beside ``onnx``.
     """
-    graph = Graph(network).eval()
+    graph = graph.eval()
     axes = {name: {0: "n"} for name in ("films", *graph.outputs)}
     stream = io.BytesIO()
     with warnings.catch_warnings():
@@ -43,8 +42,8 @@ def export(network: Any, size: int) -> bytes:
     return stream.getvalue()
 
 
-def parity(network: Any, model: bytes, films: NDArray[np.uint8]) -> float:
-    """The largest difference of any output between the graph and torch in float32.
+def parity(graph: Graph, model: bytes, films: NDArray[np.uint8]) -> float:
+    """The largest difference of any output between ONNX and torch in float32.
 
     Compared on real films (16 or more are best) in batches of 1, 3 and 16; a class activation
     map is compared place by place.
@@ -61,7 +60,7 @@ def parity(network: Any, model: bytes, films: NDArray[np.uint8]) -> float:
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    graph = Graph(network).eval()
+    graph = graph.eval()
     worst = 0.0
     for batch in BATCHES:
         for start in range(0, max(1, min(len(films), 2 * batch)), batch):

@@ -31,6 +31,7 @@ from hilum.progress import SILENT, Progress
 from hilum.storage import digest
 from hilum.training.card import card
 from hilum.training.export import export, parity
+from hilum.training.graph import Graph
 from hilum.training.parts import Films, rows_of
 from hilum.training.recipe import Recipe
 from hilum.training.shifts import SHIFTS, imitate
@@ -77,9 +78,10 @@ def finish(
         Validation has films of one class only.
     """
     with progress.stage("finishing", 4 + len(shift_names(recipe))) as advance:
-        model = export(network, recipe.preprocessing.size)
+        graph = Graph(network, recipe.finish.mirror)
+        model = export(graph, recipe.preprocessing.size)
         advance(1)
-        gap = parity(network, model, _some(validation, train))
+        gap = parity(graph, model, _some(validation, train))
         advance(1)
         bare = Bundle(
             name=recipe.name,
@@ -91,7 +93,7 @@ def finish(
             default_operating_point="half",
             model=model,
             card="",
-            outputs=("logit", "cam") if network.cam else ("logit",),
+            outputs=graph.outputs,
             hilum=hilum.__version__,
         )
         choice = _choice(Engine(bare, threads), recipe, manifest, cache, validation, advance)

@@ -146,11 +146,13 @@ class Finish:
         is scored beside the plain films; ``["all"]`` for all, empty for plain films alone
     balanced : rule of the point ``balanced`` (a name in ``hilum.evaluation.thresholds.RULES``)
     screening_recall : the recall that the point ``screening`` promises
+    mirror : the model answers with the mean logit of a film and of its mirror image
     """
 
     shifts: tuple[str, ...] = ("all",)
     balanced: str = "equal_rates"
     screening_recall: float = _between(0.98, 0.5, 1.0)
+    mirror: bool = False
 
 
 @dataclass(frozen=True)
