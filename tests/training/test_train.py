@@ -41,6 +41,7 @@ from hilum.progress import Progress
 from hilum.storage import digest, lock
 from hilum.training import finish as finishing
 from hilum.training import memory, placement
+from hilum.training.graph import Graph
 from hilum.training.learner import TorchLearner
 from hilum.training.parts import Films
 from hilum.training.recipe import Recipe
@@ -200,11 +201,11 @@ def test_a_graph_that_differs_is_never_shipped(
 ) -> None:
     real = finishing.export
 
-    def wrong(network: Any, size: int) -> bytes:
+    def wrong(graph: Graph, size: int) -> bytes:
         with torch.no_grad():
-            network.classifier.bias.add_(0.5)
-            model = real(network, size)
-            network.classifier.bias.sub_(0.5)
+            graph.network.classifier.bias.add_(0.5)
+            model = real(graph, size)
+            graph.network.classifier.bias.sub_(0.5)
         return model
 
     monkeypatch.setattr(finishing, "export", wrong)
