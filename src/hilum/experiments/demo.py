@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from hilum.inference.prediction import Prediction
 
 FILMS_NOTE = (
-    "The films of this demo are made up (drawn by hilum): no figure below says anything about "
+    "The films of this demo are made up (drawn by hilum): none of its figures says anything about "
     "real films."
 )
 
