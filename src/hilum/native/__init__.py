@@ -1,5 +1,9 @@
 """What is compiled: C++ sources and the library that is made of them at first use.
 
+``blocks.cpp`` holds the blocks of the paper's network, ``framed.cpp`` and ``norm.cpp`` the layers
+of the compact one, ``films.cpp`` what is done to films. Work is cut into pieces by the shape alone,
+and the sums of the pieces are added in their order: no result depends on the number of threads.
+
 Nothing here is needed: without a compiler the callers (``hilum.networks.kernels``,
 ``hilum.films.resize``) compute the same otherwise, more slowly.
 """

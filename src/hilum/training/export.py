@@ -19,12 +19,12 @@ OPSET = 17
 
 
 def export(graph: Graph, size: int) -> bytes:
-    """It as ONNX: ``films`` uint8 (n, size, size) → ``logit``, ``cam``.
+    """The graph as ONNX: ``films`` uint8 (n, size, size) → ``logit``, ``cam``.
 
     Scaling and standardisation are in the graph, batch norms are folded into the convolutions,
     n is free. Made by tracing (``dynamo=False``), which needs no package beside ``onnx``.
     """
-    graph = graph.eval()
+    graph.eval()
     axes = {name: {0: "n"} for name in ("films", *graph.outputs)}
     stream = io.BytesIO()
     with warnings.catch_warnings():
@@ -60,7 +60,7 @@ def parity(graph: Graph, model: bytes, films: NDArray[np.uint8]) -> float:
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    graph = graph.eval()
+    graph.eval()
     worst = 0.0
     for batch in BATCHES:
         for start in range(0, max(1, min(len(films), 2 * batch)), batch):

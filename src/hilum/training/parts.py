@@ -88,6 +88,7 @@ def open_films(
     parts = (films_of(manifest, cache, "train"), films_of(manifest, cache, "validation"))
     for name, films in zip(("train", "validation"), parts, strict=True):
         for k, words in enumerate(manifest.classes):
+            # A class that the manifest itself lacks is refused elsewhere, in other words.
             if told and not (films.labels == k).any():
                 raise Refused(
                     f"the {name} part has no films of the class {words} left: {told}. Give more "

@@ -108,7 +108,7 @@ class Table:
 def years(text: str) -> str:
     """An age as tables write it, in years: ``58``, ``058Y``, ``18 months``, ``012D``; else ``""``.
 
-    ChestX-ray14's table of 2017 has ages of over 400.
+    Nobody is older than 130: such an age is a slip of the table.
     """
     match = _AGE.fullmatch(text)
     if match is None:
