@@ -23,7 +23,6 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
-from copy import deepcopy
 from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
@@ -53,6 +52,7 @@ from sides import OWN, Process, quotients, spread  # noqa: E402
 
 ROOT = Path(__file__).parent.parent
 TRAIN, VALIDATION, SIZE = 4192, 1040, 500
+PRECISIONS = ("float32", "bfloat16")
 
 
 def main() -> int:
@@ -83,9 +83,7 @@ def main() -> int:
         "limits": limits,
     }
     epochs = 2 if given.quick else 10
-    result["paper"] = {
-        name: paper(train, validation, name, epochs, limits) for name in ("float32", "bfloat16")
-    }
+    result["paper"] = {name: paper(train, validation, name, epochs, limits) for name in PRECISIONS}
     result["textbook"] = beside_a_textbook(train, 2 if given.quick else given.rounds)
     result["cpu"] = on_the_cpu(train, result["paper"]["float32"]["ms_per_step"])
     result["fast"] = fast(given.data, given.quick)
@@ -168,13 +166,9 @@ def run(
     """All epochs, with what comes before the first step timed apart."""
     began = time.perf_counter()
     learner = make_learner(recipe, place, class_weights(train.labels, "balanced"))
-    before = deepcopy(learner.state())
-    plan = batches(order(recipe.training.seed, 0, len(train)), recipe.training.batch, "keep")
-    learner.begin(train, 0, plan[:1])
-    learner.step(plan[0], 0.0)  # films are carried over, kernels compiled, the step captured
-    learner.finish()
-    learner.logits(validation, recipe.size_at(0))
-    learner.restore(before)
+    learner.warm_up(train, validation, 0)
+    if place.kind == "cuda":
+        torch.cuda.synchronize()
     start_up = time.perf_counter() - began
     epochs: list[Epoch] = []
     rate = LearningRate(recipe, steps_in_epoch(len(train), recipe))
@@ -219,19 +213,18 @@ def ms(side: Process, chunks: int) -> float:
 
 
 def beside_a_textbook(films: Films, rounds: int) -> dict[str, Any]:
-    """The two in turn, A B A B; the ratio is taken round by round."""
-    scripts = {
-        "textbook": ("textbook_gpu.py", str(machine.cores())),
-        "hilum float32": ("hilum_gpu.py", "float32"),
-        "hilum bfloat16": ("hilum_gpu.py", "bfloat16"),
-    }
+    """All in turn, A B A B; the ratio is taken round by round, each precision by itself."""
+    scripts = {}
+    for precision in PRECISIONS:
+        scripts[f"textbook {precision}"] = ["textbook_gpu.py", str(machine.cores()), precision]
+        scripts[f"hilum {precision}"] = ["hilum_gpu.py", precision]
     with ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="hilum-gpu-"))
         np.save(Path(folder) / "pixels.npy", films.pixels[films.rows])
         np.save(Path(folder) / "labels.npy", films.labels)
         turns = [
-            stack.enter_context(Process(name, OWN, script, [folder, last], quiet=False))
-            for name, (script, last) in scripts.items()
+            stack.enter_context(Process(name, OWN, script, [folder, *rest], quiet=False))
+            for name, (script, *rest) in scripts.items()
         ]
         found: dict[str, list[float]] = {side.name: [] for side in turns}
         for side in turns:
@@ -244,9 +237,8 @@ def beside_a_textbook(films: Films, rounds: int) -> dict[str, Any]:
         "rounds": rounds,
         "ms_per_step": {name: round(statistics.median(taken), 4) for name, taken in found.items()},
         "ratios": {
-            name: spread(quotients(found["textbook"], taken))
-            for name, taken in found.items()
-            if "hilum" in name
+            name: spread(quotients(found[f"textbook {name}"], found[f"hilum {name}"]))
+            for name in PRECISIONS
         },
         "workers": machine.cores(),
     }

@@ -1,11 +1,11 @@
 """Training steps as a PyTorch textbook writes them on a GPU: a Dataset, a DataLoader, a loop.
 
-python textbook_gpu.py FOLDER WORKERS
+python textbook_gpu.py FOLDER WORKERS PRECISION
 
 FOLDER holds pixels.npy (n, 500, 500) uint8 and labels.npy. A film is augmented when the loader
 fetches it, as torchvision's transforms do: mirrored at random and zoomed by 0.8 to 1.2 each axis.
-Nothing is left slow on purpose: workers stay alive and batches are pinned. One answer of the
-protocol is ``CHUNK`` steps.
+Nothing is left slow on purpose: workers stay alive and batches are pinned; with PRECISION bfloat16
+the network runs under autocast. One answer of the protocol is ``CHUNK`` steps.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def network() -> nn.Module:
     return nn.Sequential(*layers, nn.Linear(128, 64), nn.ReLU(), nn.Linear(64, 1))
 
 
-def main(folder: str, workers: str) -> None:
+def main(folder: str, workers: str, precision: str) -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     loader = DataLoader(
         Films(Path(folder)),
@@ -77,7 +77,8 @@ def main(folder: str, workers: str) -> None:
             films, labels = next(coming)
             films, labels = films.to(device), labels.float().to(device)[:, None]
             optimiser.zero_grad()
-            value = loss(model(films), labels)
+            with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+                value = loss(model(films), labels)
             value.backward()
             optimiser.step()
             total += value.item()

@@ -19,7 +19,7 @@ from hilum.errors import NonFiniteLoss, PlaceUnavailable, Refused, TrainingStopp
 from hilum.machine import Place
 from hilum.networks import kernels
 from hilum.training import augment, backends, faults, memory, step
-from hilum.training.augment import Augmentation, uniform
+from hilum.training.augment import Augmentation
 from hilum.training.gpu import CudaLearner
 from hilum.training.learner import TorchLearner, class_weights
 from hilum.training.loop import batches, fit, order, steps_in_epoch
@@ -122,6 +122,26 @@ def test_a_run_that_was_resumed_ends_with_the_same_weights(part: Films, other: F
     rate.restore(states[-1]["rate"])
     fit(second, recipe, part, other, rate=rate, first=2)
     assert torch.equal(weights(second), weights(whole))
+
+
+@pytest.mark.parametrize("room", [None, 0], ids=["resident", "streamed"])
+def test_warming_up_learns_nothing(room: int | None, part: Films, other: Films) -> None:
+    recipe = recipe_of(**RECIPES["everything"])
+    expected, _ = trained(CudaLearner, recipe, part, other, room=room)
+    learner = CudaLearner(recipe, CPU, class_weights(part.labels, "balanced"))
+    learner.room, learner.graphs = room, True  # as on a GPU
+    training = recipe.training
+    plan = batches(order(0, 0, len(part)), training.batch, training.last_batch)
+    before = [t.clone() for t in step._memory(learner)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(learner, "_capture", lambda one: one)
+        learner.warm_up(part, other, 0)
+        assert learner._captured is learner._steps[recipe.training.batch]
+        assert all(map(torch.equal, step._memory(learner), before))
+        rate = LearningRate(recipe, steps_in_epoch(len(part), recipe))
+        fit(learner, recipe, part, other, rate=rate)
+    assert torch.equal(weights(learner), weights(expected))
+    assert sorted(learner._steps) == sorted({len(batch) for batch in plan})
 
 
 def test_a_loss_that_is_not_finite_names_its_step(part: Films, other: Films) -> None:
@@ -230,14 +250,6 @@ def test_a_step_never_asks_the_device(
     assert {"lift_fresh", "_local_scalar_dense"} <= set(asked.found)
 
 
-def test_an_epoch_as_a_tensor_draws_the_same() -> None:
-    numbers = torch.randint(0, 2**62, (9,), generator=torch.Generator().manual_seed(0))
-    for epoch in (0, 7, 123_456):
-        assert torch.equal(
-            uniform(numbers, 5, 3, torch.tensor(epoch), 2), uniform(numbers, 5, 3, epoch, 2)
-        )
-
-
 def test_films_that_are_all_computed_come_out_as_those_that_are_picked(
     part: Films, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -255,7 +267,7 @@ def test_running_before_a_capture_changes_nothing(part: Films) -> None:
     before = [t.clone() for t in step._memory(learner)]
     drawn = torch.get_rng_state()
     one = step.Step(learner, learner.set, 8, learner._ledger)
-    learner._numbers.send(one.row, 0, 0, 1.0, np.arange(8))
+    learner._numbers.send(one.row, 0, 1.0, np.arange(8))
     with step._put_back(step._memory(learner), learner.device):
         one()
         moved = [not torch.equal(a, b) for a, b in zip(step._memory(learner), before, strict=True)]
@@ -266,12 +278,11 @@ def test_running_before_a_capture_changes_nothing(part: Films) -> None:
 
 
 def test_numbers_carry_what_a_step_needs_to_know() -> None:
-    rows, target = step.Numbers(4, torch.device("cpu")), torch.zeros(6, dtype=torch.int64)
+    rows, target = step.Numbers(4, torch.device("cpu")), torch.zeros(5, dtype=torch.int64)
     for turn in range(2 * step.STEPS_AHEAD + 3):
-        rows.send(target, turn, 5, 0.1 * turn, np.array([7, 8, 2**40 + turn]))
-        assert target.tolist()[:2] == [turn, 5]
-        assert target[3:].tolist() == [7, 8, 2**40 + turn]
-        assert target[2:3].view(torch.float32)[0] == torch.tensor(0.1 * turn)
+        rows.send(target, turn, 0.1 * turn, np.array([7, 8, 2**40 + turn]))
+        assert target[0] == turn and target[2:].tolist() == [7, 8, 2**40 + turn]
+        assert target[1:2].view(torch.float32)[0] == torch.tensor(0.1 * turn)
 
 
 # --- films that are streamed ----------------------------------------------------------------------

@@ -41,6 +41,7 @@ from hilum.progress import Progress
 from hilum.storage import digest, lock
 from hilum.training import finish as finishing
 from hilum.training import memory, placement
+from hilum.training import train as single
 from hilum.training.graph import Graph
 from hilum.training.learner import TorchLearner
 from hilum.training.parts import Films
@@ -194,6 +195,27 @@ def test_the_order_of_finishing(
     assert first == ["export", "parity", "run", "imitate", "calibrate", "choose", "measure",
                      "card", "sealed"]  # fmt: skip
     assert called.index("calibrate") > max(i for i, n in enumerate(called) if n == "imitate")
+
+
+@pytest.mark.parametrize("name, cores", [("cpu:1", 1), ("cpu:2x2", 4), ("cuda", 6)])
+def test_a_run_is_finished_by_all_cores_that_it_had(
+    name: str, cores: int, whole: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: dict[str, Any] = {}
+
+    def finish(*rest: Any, threads: int, progress: Any) -> Any:
+        given["threads"] = threads
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(single, "finish", finish)
+    monkeypatch.setattr(single, "curves", lambda *rest: None)
+    monkeypatch.setattr(single.machine, "cores", lambda: 6)
+    monkeypatch.setattr(single.machine, "set_threads", lambda n: given.update(torch=n))
+    learner: Any = type("Learner", (), {"network": lambda self: None})()
+    rest: Any = whole, recipe_of(), None, None, (None, None)
+    with pytest.raises(KeyboardInterrupt):
+        single.seal(*rest, Place.parse(name), learner, Progress())
+    assert given == {"torch": cores, "threads": cores}
 
 
 def test_a_graph_that_differs_is_never_shipped(

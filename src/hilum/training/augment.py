@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from hilum.networks import kernels
+from hilum.networks.kernels import gpu
 
 # Shares of films that are blurred, sharpened, and have a rectangle cut out, where a recipe asks.
 BLURRED, SHARPENED, CUT = 0.3, 0.2, 0.6
@@ -73,7 +74,7 @@ class Augmentation:
 
 
 def augment(
-    pixels: Tensor, films: Tensor, seed: int, epoch: int | Tensor, augmentation: Augmentation
+    pixels: Tensor, films: Tensor, seed: int, epoch: int, augmentation: Augmentation
 ) -> Tensor:
     """Augmented copies of a batch.
 
@@ -81,22 +82,28 @@ def augment(
     ----------
     pixels : (n, s, s) uint8
     films : (n,) int64, a number of each film's own
-    seed, epoch : whole numbers, not negative; the epoch may be an int64 tensor on the device
-
-    Nothing here waits for a GPU or hands it a number from the host, so that a CUDA graph can hold
-    it: constants are computed where they are used, and on a GPU no film is picked by its draw.
+    seed, epoch : whole numbers, not negative
 
     Returns
     -------
     (n, 1, s, s) float32 in 0 to 255
     """
-    a, drawn = augmentation, draw(films, seed, epoch, augmentation, pixels.shape[-1])
+    return changed(pixels, draw(films, seed, epoch, augmentation, pixels.shape[-1]), seed)
+
+
+def changed(pixels: Tensor, drawn: Drawn, seed: int) -> Tensor:
+    """Films (n, s, s) uint8 as their draws say, (n, 1, s, s) float32 in 0 to 255.
+
+    Nothing here waits for a GPU or hands it a number from the host, so that a CUDA graph can hold
+    it: constants are computed where they are used, and on a GPU no film is picked by its draw.
+    """
     if kernels.takes_films(pixels):
-        row = noise_row(pixels.shape[1] ** 2, seed, pixels.device) if a.noise else None
+        noise = drawn.noise is not None
+        row = noise_row(pixels.shape[1] ** 2, seed, pixels.device) if noise else None
         return kernels.augmented(pixels, *drawn, row)
-    x = pixels.float()
-    if drawn.affine is not None:
-        x = _placed(x, drawn.affine)
+    x = pixels.float() if drawn.affine is None else _placed(pixels, drawn.affine)
+    if all(one is None for one in drawn[1:]):
+        return x[:, None]
     x = x.div_(255)
     if drawn.sharpness is not None:
         x = _sharpness(x, drawn.sharpness)
@@ -116,17 +123,15 @@ def augment(
 _GOLDEN = 0x9E3779B97F4A7C15
 
 
-def uniform(films: Tensor, draws: int, seed: int, epoch: int | Tensor, stream: int = 0) -> Tensor:
+def uniform(films: Tensor, draws: int, seed: int, epoch: int, stream: int = 0) -> Tensor:
     """(n, draws) float32, 0 to 1: a hash of film, draw, seed, epoch and stream (< 16).
 
     Counters mixed by the finaliser of SplitMix64 (Steele 2014), in whole numbers alone, so the
     same on every device.
     """
-    key = _mix(films + _signed(_GOLDEN * (seed + 1)))
-    turn = 16 * epoch + stream + 1
     # Products of int64 tensors wrap around as those of 64 bits do.
-    turn = turn * _signed(_GOLDEN) if isinstance(turn, Tensor) else _signed(_GOLDEN * turn)
-    key = _mix(key + turn)
+    key = _mix(films + _signed(_GOLDEN * (seed + 1)))
+    key = _mix(key + _signed(_GOLDEN * (16 * epoch + stream + 1)))
     steps = torch.arange(1, draws + 1, device=films.device) * _signed(_GOLDEN)
     bits = _mix(key[:, None] + steps)
     return _shifted(bits, 40).float() * 2.0**-24 + 2.0**-25
@@ -180,8 +185,12 @@ class Drawn(NamedTuple):
     #: is one, its grey.
     cutout: Tensor | None
 
+    def of(self, films: Tensor) -> Drawn:
+        """Those of the films at these indices (k,)."""
+        return Drawn(*(None if drawn is None else drawn[films] for drawn in self))
 
-def draw(films: Tensor, seed: int, epoch: int | Tensor, a: Augmentation, size: int) -> Drawn:
+
+def draw(films: Tensor, seed: int, epoch: int, a: Augmentation, size: int) -> Drawn:
     """What the numbers of films (n,) say for films of ``size``."""
     u = uniform(films, 24, seed, epoch)
     moves = a.flip or a.rotation or a.zoom or a.stretch or a.shift or a.shear
@@ -251,7 +260,13 @@ def _positions(size: int, device: torch.device) -> Tensor:
     return (torch.arange(size, device=device) + 0.5) * (2 / size) - 1
 
 
-def _placed(x: Tensor, affine: Tensor) -> Tensor:
+def _placed(pixels: Tensor, affine: Tensor) -> Tensor:
+    return (
+        gpu.placed(pixels, affine) if gpu.takes_films(pixels) else sampled(pixels.float(), affine)
+    )
+
+
+def sampled(x: Tensor, affine: Tensor) -> Tensor:
     """One affine map a film, sampled bilinearly; beyond the border the nearest pixel."""
     p = _positions(x.shape[-1], x.device)
     grid = x.new_empty(*x.shape, 2)

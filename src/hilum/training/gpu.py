@@ -1,6 +1,7 @@
 """The learner of a GPU: films, augmentation, weights, losses all there, no wait for it in an epoch.
 
 - The set lies on the GPU as uint8 where it fits, else it is streamed (``resident``).
+- What an epoch's augmentation does to each film is drawn for all films at once.
 - A whole step is one CUDA graph (``step``): one launch, fixed shapes. The last, smaller batch of
   an epoch, and every batch in a group of GPUs, is launched operator by operator.
 - Convolutions run in TF32 (torch's default) or, where the precision says so, in bfloat16; matrix
@@ -25,15 +26,15 @@ from torch import Tensor
 
 from hilum.machine import Place
 from hilum.training import memory
-from hilum.training.augment import noise_row
+from hilum.training.augment import Drawn, noise_row
 from hilum.training.faults import out_of_memory
 from hilum.training.graph import scale
 from hilum.training.learner import TorchLearner, shrink
-from hilum.training.loop import steps_in_epoch
+from hilum.training.loop import batches, steps_in_epoch
 from hilum.training.parts import Films
 from hilum.training.recipe import Recipe
 from hilum.training.resident import OnDevice, size_of
-from hilum.training.step import Captured, Ledger, Numbers, Step
+from hilum.training.step import Captured, Ledger, Numbers, Step, rehearse
 
 if TYPE_CHECKING:
     from hilum.training.group import Group
@@ -44,6 +45,8 @@ SHARE = 0.8
 #: Films that are judged at once, at most, and the share of the whole memory that they may take:
 #: of the whole and not of what is free, so that a run that was resumed judges in the same batches.
 JUDGED, JUDGED_SHARE = 512, 1 / 8
+#: Films whose augmentation is drawn at once: some hundred bytes each, on the way.
+DRAWN_AT_ONCE = 1 << 16
 
 
 class CudaLearner(TorchLearner):
@@ -52,6 +55,7 @@ class CudaLearner(TorchLearner):
     Attributes
     ----------
     graphs : whether whole steps are captured; on a CPU, where tests run it, they are not
+    drawn : what the epoch does to each film of the set, where a captured step reads it
     eager : whether steps go operator by operator through :class:`TorchLearner`: in a group, whose
         exchange of gradients hooks into the way back, and where a profiler wants their names
     """
@@ -89,18 +93,28 @@ class CudaLearner(TorchLearner):
             self._captured: Callable[[], None] | None = None
             if recipe.augmentation.noise:  # held for the graph that reads it
                 self._noise = noise_row(self.size**2, recipe.training.seed, self.device)
+            self.drawn = self._drawn()
+        else:  # where the graph reads them
+            for kept, fresh in zip(self.drawn, self._drawn(), strict=True):
+                if kept is not None and fresh is not None:
+                    kept.copy_(fresh)
         self._ledger.films.clear()
+
+    def _drawn(self) -> Drawn:
+        """What this epoch does to each film of the set."""
+        pieces = [self.draws(numbers) for numbers in self.set.identity.split(DRAWN_AT_ONCE)]
+        return Drawn(
+            *(None if one[0] is None else torch.cat(one) for one in zip(*pieces, strict=True))
+        )
 
     def step(self, batch: NDArray[np.int64], learning_rate: float) -> float | None:
         if self.eager:
             return super().step(batch, learning_rate)
-        step = self._steps.get(len(batch))
-        if step is None:
-            step = self._steps[len(batch)] = Step(self, self.set, len(batch), self._ledger)
+        step = self._step_of(len(batch))
         if step.staged is not None:
             step.staged.copy_(self.set.fetch(batch), non_blocking=True)
         share = self._share(learning_rate)
-        self._numbers.send(step.row, len(self._ledger.films), self.epoch, share, batch)
+        self._numbers.send(step.row, len(self._ledger.films), share, batch)
         if self.graphs and len(batch) == self.recipe.training.batch:
             if self._captured is None:
                 self._captured = self._capture(step)
@@ -111,6 +125,27 @@ class CudaLearner(TorchLearner):
         self.steps += 1
         self._follow()
         return None
+
+    def warm_up(self, films: Films, validation: Films, epoch: int) -> None:
+        """Films carried over, kernels compiled, a step captured."""
+        self.begin(films, epoch)
+        settings = self.recipe.training
+        plan = batches(np.arange(len(films)), settings.batch, settings.last_batch)
+        for count in () if self.eager else sorted({len(batch) for batch in plan}):
+            step = self._step_of(count)
+            if self.graphs and count == settings.batch:
+                self._captured = self._capture(step)
+            else:
+                rehearse(step)
+        if len(validation):
+            self.logits(validation, self.size)
+
+    def _step_of(self, films: int) -> Step:
+        """The step that learns from so many films."""
+        step = self._steps.get(films)
+        if step is None:
+            step = self._steps[films] = Step(self, self.set, films, self._ledger)
+        return step
 
     def _capture(self, step: Step) -> Callable[[], None]:
         """The step as a graph; as it is, with a warning, where this torch cannot capture it."""
@@ -133,7 +168,7 @@ class CudaLearner(TorchLearner):
         if self.device.type == "cuda":
             index = index.pin_memory().to(self.device, non_blocking=True)
         pixels = self.set.fetch(batch) if self.set.pixels is None else self.set.pixels[index]
-        x = self.view(pixels, self.set.identity[index], self.epoch)
+        x = self.view(pixels, self.drawn.of(index))
         return x, self.set.labels[index]
 
     def forward(self, x: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ from torch import distributed, nn
 
 import hilum
 from hilum import machine
-from hilum.errors import HilumError, Refused
+from hilum.errors import HilumError, PlaceUnavailable, Refused
 from hilum.machine import Place
 from hilum.training.meeting import STORE, choose_interface, meeting_place
 from hilum.training.rollcall import RollCall, patience, rebuilt
@@ -106,10 +106,22 @@ def by_torchrun() -> bool:
 
 
 def take_device(place: Place) -> torch.device:
-    """The device of this process of a group; a GPU becomes the one that torch means by default."""
+    """The device of this process of a group; a GPU becomes the one that torch means by default.
+
+    Raises
+    ------
+    PlaceUnavailable
+        There are fewer GPUs than processes here.
+    """
     if place.kind != "cuda":
         return torch.device(place.device)
-    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", os.environ["RANK"])))
+    number, have = int(os.environ.get("LOCAL_RANK", os.environ["RANK"])), torch.cuda.device_count()
+    if number >= have:
+        raise PlaceUnavailable(
+            f"no GPU for process {number + 1} of this machine: {have} are seen. Start one process "
+            "for each GPU (torchrun --nproc-per-node), or use --on cpu."
+        )
+    device = torch.device("cuda", number)
     torch.cuda.set_device(device)
     return device
 

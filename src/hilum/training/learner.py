@@ -22,7 +22,7 @@ from hilum.machine import Place
 from hilum.networks import kernels
 from hilum.networks.build import build
 from hilum.training import optimiser
-from hilum.training.augment import augment
+from hilum.training.augment import Drawn, changed, draw
 from hilum.training.graph import scale
 from hilum.training.parts import Films
 from hilum.training.recipe import Recipe
@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 
 class Learner(Protocol):
     """What the loop needs of a back end."""
+
+    def warm_up(self, films: Films, validation: Films, epoch: int) -> None:
+        """Do before that epoch what is done once; nothing is learnt."""
 
     def begin(self, films: Films, epoch: int, plan: Sequence[NDArray[np.int64]] = ()) -> None:
         """An epoch (from 0) over these films begins; ``plan``: its batches, to fetch ahead."""
@@ -115,6 +118,11 @@ class TorchLearner:
         self._places: list[NDArray[np.int64]] = []
         self._seen = 0
 
+    def warm_up(self, films: Films, validation: Films, epoch: int) -> None:
+        """Kernels built, where there are some for this processor."""
+        if self.device.type == "cpu":
+            kernels.available()
+
     def begin(self, films: Films, epoch: int, plan: Sequence[NDArray[np.int64]] = ()) -> None:
         self.films, self.epoch = films, epoch
         self.size = self.recipe.size_at(epoch)
@@ -150,20 +158,18 @@ class TorchLearner:
     def prepare(self, batch: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
         """Augmented films (n, 1, s, s) as the network takes them, and their labels (n,)."""
         films = self.films
-        pixels = self._pixels(films, batch)
-        identity = torch.from_numpy(films.identity[batch]).to(self.device)
-        x = self.view(pixels, identity, self.epoch)
+        drawn = self.draws(torch.from_numpy(films.identity[batch]).to(self.device))
+        x = self.view(self._pixels(films, batch), drawn)
         return x, torch.from_numpy(films.labels[batch]).to(self.device, self.dtype)
 
-    def view(self, pixels: Tensor, identity: Tensor, epoch: int | Tensor) -> Tensor:
-        """Films (n, m, m) uint8 as an epoch shows them to the network, (n, 1, s, s)."""
-        x = augment(
-            shrink(pixels, self.size),
-            identity,
-            self.recipe.training.seed,
-            epoch,
-            self.recipe.augmentation,
-        )
+    def draws(self, identity: Tensor) -> Drawn:
+        """What this epoch does to the films of these numbers (n,)."""
+        recipe = self.recipe
+        return draw(identity, recipe.training.seed, self.epoch, recipe.augmentation, self.size)
+
+    def view(self, pixels: Tensor, drawn: Drawn) -> Tensor:
+        """Films (n, m, m) uint8 as they are shown to the network, (n, 1, s, s)."""
+        x = changed(shrink(pixels, self.size), drawn, self.recipe.training.seed)
         return scale(x, self.model.input_scaling).to(self.dtype, memory_format=torch.channels_last)
 
     def loss(self, x: Tensor, y: Tensor, films: int) -> Tensor:

@@ -62,6 +62,9 @@ class ReferenceLearner:
         self._losses: list[float] = []
         self._logits: list[NDArray[np.float64]] = []
 
+    def warm_up(self, films: Films, validation: Films, epoch: int) -> None:
+        """Nothing is done once here."""
+
     def begin(self, films: Films, epoch: int, plan: Sequence[NDArray[np.int64]] = ()) -> None:
         self.films, self.epoch = films, epoch
         self._losses, self._logits = [], []

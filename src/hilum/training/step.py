@@ -49,28 +49,25 @@ class Ledger:
 class Numbers:
     """A step's numbers on their way to the device, without a wait.
 
-    A row is int64: the step's number in the epoch, the epoch, the share of the highest learning
-    rate as the bits of a float32, and the indices of the films.
+    A row is int64: the step's number in the epoch, the share of the highest learning rate as the
+    bits of a float32, and the indices of the films.
     """
 
     def __init__(self, batch: int, device: torch.device) -> None:
         cuda = device.type == "cuda"
-        self.host = torch.zeros(STEPS_AHEAD, 3 + batch, dtype=torch.int64, pin_memory=cuda)
+        self.host = torch.zeros(STEPS_AHEAD, 2 + batch, dtype=torch.int64, pin_memory=cuda)
         self._numpy = self.host.numpy()
         self._half: Any = [torch.cuda.Event() for _ in range(2)] if cuda else None
         self._turn = 0
 
-    def send(
-        self, target: Tensor, number: int, epoch: int, share: float, batch: NDArray[np.int64]
-    ) -> None:
-        """Queue the copy of one row to ``target`` (3 + n,)."""
+    def send(self, target: Tensor, number: int, share: float, batch: NDArray[np.int64]) -> None:
+        """Queue the copy of one row to ``target`` (2 + n,)."""
         turn, half = self._turn % STEPS_AHEAD, STEPS_AHEAD // 2
         if self._half is not None and self._turn >= STEPS_AHEAD and turn % half == 0:
             self._half[turn // half].synchronize()  # these rows were sent long ago
         row = self._numpy[turn]
-        row[0], row[1] = number, epoch
-        row[2] = np.float32(share).view(np.uint32)
-        row[3 : 3 + len(batch)] = batch
+        row[0], row[1] = number, np.float32(share).view(np.uint32)
+        row[2 : 2 + len(batch)] = batch
         target.copy_(self.host[turn, : len(target)], non_blocking=True)
         if self._half is not None and turn % half == half - 1:
             self._half[turn // half].record()
@@ -89,7 +86,7 @@ class Step:
 
     Attributes
     ----------
-    row : (3 + count,) int64, the numbers of the step to come (see ``Numbers``)
+    row : (2 + count,) int64, the numbers of the step to come (see ``Numbers``)
     staged : (count, s, s) uint8, its films where they are streamed
     """
 
@@ -98,9 +95,9 @@ class Step:
         self.learner: CudaLearner = weakref.proxy(learner)
         self.films, self.count, self.ledger = films, count, ledger
         device, side = learner.device, films.films.pixels.shape[-1]
-        self.row = torch.zeros(3 + count, dtype=torch.int64, device=device)
-        self._number, self._epoch, self._index = self.row[:1], self.row[1], self.row[3:]
-        self._share = self.row[2:3].view(torch.float32)[0]  # the low half
+        self.row = torch.zeros(2 + count, dtype=torch.int64, device=device)
+        self._number, self._index = self.row[:1], self.row[2:]
+        self._share = self.row[1:2].view(torch.float32)[0]  # the low half
         self.staged = (
             None
             if films.resident
@@ -111,7 +108,7 @@ class Step:
         learner, films, ledger = self.learner, self.films, self.ledger
         pixels = self.staged if films.pixels is None else films.pixels[self._index]
         assert pixels is not None
-        x = learner.view(pixels, films.identity[self._index], self._epoch)
+        x = learner.view(pixels, learner.drawn.of(self._index))
         z, y = learner.forward(x), films.labels[self._index]
         smoothing = learner.recipe.training.label_smoothing
         loss = cross_entropy(z, y, learner.weights, smoothing) / self.count
@@ -146,6 +143,12 @@ class Captured:
 
     def __call__(self) -> None:
         self.graph.replay()
+
+
+def rehearse(step: Step) -> None:
+    """Run a step, so that its kernels are there, and put back what that changed."""
+    with _put_back(_memory(step.learner), step.learner.device):
+        step()
 
 
 def _memory(learner: CudaLearner) -> Iterator[Tensor]:

@@ -138,8 +138,7 @@ def _together(
             learner = single.learn(run, recipe, parts, place, progress, together)
             first = together.rank == 0
         if first and not run.finished:
-            alone = replace(place, processes=1)
-            single.seal(run, recipe, manifest, cache, parts, alone, learner, progress)
+            single.seal(run, recipe, manifest, cache, parts, place, learner, progress)
     return run
 
 

@@ -147,8 +147,7 @@ def _go(
         if place.kind == "cuda":
             torch.cuda.empty_cache()  # what the probe has left is the workers' to use
         leader.lead(run, place, progress)
-        place = replace(place, processes=1)
-    learner = learn(run, recipe, parts, place, progress)
+    learner = learn(run, recipe, parts, replace(place, processes=1), progress)
     seal(run, recipe, manifest, cache, parts, place, learner, progress)
 
 
@@ -220,7 +219,14 @@ def seal(
     learner: Learner,
     progress: Progress,
 ) -> None:
-    """Finish the model and write what is left of the run folder, the bundle last."""
+    """Finish the model and write what is left of the run folder, the bundle last.
+
+    Parameters
+    ----------
+    place : where it was trained; all cores that it had here finish it, beside a GPU all there are
+    """
+    threads = place.threads * memory.copies(place) if place.kind == "cpu" else machine.cores()
+    machine.set_threads(threads)
     curves(run.epochs, run.folder / "curves.png")
     with explained(run, recipe, place):
         network = learner.network()
@@ -230,7 +236,7 @@ def seal(
         manifest,
         cache,
         *parts,
-        threads=place.threads or None,
+        threads=threads,
         progress=progress,
     )
     done.scores.write(run.folder / "scores.csv")
@@ -283,6 +289,8 @@ def learn(
                 state = {"recipe": recipe.digest, "learner": learner.state(), "rate": rate.state()}
                 run.checkpoint(state, epochs)
 
+        if len(epochs) < recipe.training.epochs:
+            learner.warm_up(*parts, len(epochs))
         fit(learner, recipe, *parts, rate=rate, first=len(epochs), ended=ended, progress=progress)
         if together is not None and isinstance(learner, TorchLearner):
             learner.leave()
