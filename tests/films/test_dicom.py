@@ -103,6 +103,21 @@ def test_a_colour_jpeg_in_dicom_is_the_jpeg_itself_too() -> None:
     assert code_of(dicoms.file(ds)) == "corrupt"  # the header denies the codestream's colour
 
 
+@pytest.mark.parametrize("offsets", [(0,), (4,), (0, 64), (1 << 20,), (0, 8, 16)])
+def test_fragments_of_one_frame_are_joined_whatever_the_offset_table_says(
+    offsets: tuple[int, ...],
+) -> None:
+    from pydicom.encaps import encapsulate, generate_frames
+
+    ds = dicoms.header(CHEST)
+    whole = read(dicoms.encoded(ds, uid.JPEG2000Lossless)).pixels
+    frame = next(generate_frames(ds.PixelData, number_of_frames=1))
+    pieces = encapsulate([frame], fragments_per_frame=3, has_bot=False)
+    table = np.array(offsets, "<u4").tobytes()
+    ds.PixelData = b"\xfe\xff\x00\xe0" + len(table).to_bytes(4, "little") + table + pieces[8:]
+    np.testing.assert_array_equal(read(dicoms.file(ds)).pixels, whole)
+
+
 def test_whole_range_without_a_window() -> None:
     found = pixels(CHEST)
     np.testing.assert_allclose(found, CHEST * (255 / TOP), rtol=1e-5)

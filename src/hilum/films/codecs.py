@@ -7,6 +7,7 @@ one film two answers.
 
 from __future__ import annotations
 
+import io
 import logging
 import warnings
 from collections.abc import Iterator
@@ -18,7 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom import uid
 from pydicom.dataset import Dataset
-from pydicom.encaps import generate_frames
+from pydicom.encaps import (
+    encapsulate,
+    generate_fragments,
+    generate_frames,
+    parse_basic_offsets,
+)
 from pydicom.pixels import get_decoder
 
 from hilum.errors import UnreadableFilm
@@ -127,6 +133,8 @@ def first_frame(ds: Dataset, syntax: uid.UID, least: int = 0) -> NDArray[Any]:
                 return _twelve_bits(frame, header, syntax)
         elif syntax == uid.RLELossless and ds.BitsAllocated == 1:
             raise UnreadableFilm("unsupported", "its layout of pixels has no decoder here")
+        if int(ds.NumberOfFrames) == 1:  # pydicom would go by a wrong offset table
+            ds.PixelData = encapsulate([frame], has_bot=False)
         _silence_gdcm()
     else:
         _check_length(ds)
@@ -187,10 +195,25 @@ def _check_length(ds: Dataset) -> None:
             raise UnreadableFilm("truncated", "there are fewer pixels than its header states")
 
 
+def _first_frame(data: bytes, frames: int) -> bytes:
+    """Of the fragments of encapsulated pixels (PS3.5, A.4).
+
+    Where there is one frame all of them are its own, whatever an offset table says.
+    """
+    if frames > 1:
+        return next(generate_frames(data, number_of_frames=frames))
+    stream = io.BytesIO(data)
+    parse_basic_offsets(stream)
+    fragments = list(generate_fragments(stream))
+    if not fragments:
+        raise StopIteration
+    return b"".join(fragments)
+
+
 def _check_frame(ds: Dataset, syntax: uid.UID) -> bytes:
-    """The first encapsulated frame (PS3.5, A.4), whole and of the size that the header states."""
+    """The first encapsulated frame, whole and of the size that the header states."""
     try:
-        frame = next(generate_frames(ds.PixelData, number_of_frames=int(ds.NumberOfFrames)))
+        frame = _first_frame(ds.PixelData, int(ds.NumberOfFrames))
     except StopIteration:
         raise UnreadableFilm("no-pixels", "there are no pixels in it") from None
     except Exception:
