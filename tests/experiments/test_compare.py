@@ -30,6 +30,7 @@ from hilum.experiments.compare.sections import again
 from hilum.experiments.compare.tables import seconds
 from hilum.machine import Place
 from hilum.progress import SILENT, Progress
+from hilum.training.gpu import CudaLearner
 from hilum.training.learner import TorchLearner
 from hilum.training.parts import Films
 from hilum.training.recipe import Recipe
@@ -195,6 +196,21 @@ def test_a_process_that_dies_is_a_failed_job_with_a_reason(
     assert "no_such_room" in outcome.reason and "exit code 1" in outcome.reason
 
 
+def test_a_process_that_dies_before_it_is_asked_is_one_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started = jobs.subprocess.Popen
+
+    def dead(*given: Any, **named: Any) -> Any:
+        process = started(*given, **named)
+        process.wait(60)
+        return process
+
+    monkeypatch.setattr(jobs, "WORKER", "hilum.no_such_room")
+    monkeypatch.setattr(jobs.subprocess, "Popen", dead)
+    assert "no_such_room" in perform(job_in(tmp_path), SILENT).reason
+
+
 def test_what_was_found_is_not_computed_again_and_failures_are(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -243,6 +259,21 @@ def test_the_parts_of_a_step_on_torch(name: str) -> None:
     assert min(parts["convolution"], parts["optimiser"], parts["data"], parts["dense"]) > 0
     assert parts["transfer"] == parts["exchange"] == 0
     assert found["steps"] == breakdown.STEPS and found["ms_per_step"] > 0
+
+
+def test_a_gpus_step_is_timed_as_it_trains_and_taken_apart_by_operators() -> None:
+    recipe, films = tiny("compact"), part()
+    learner = CudaLearner(recipe, Place("cpu", 1, 1, "float32"), (1.0, 1.0))
+    learner.graphs = True  # as on a GPU, where a step is one graph
+    launched: list[bool] = []
+
+    def captured(step: Any) -> Any:
+        return lambda: (launched.append(learner.eager), step())
+
+    learner._capture = captured  # type: ignore[method-assign]
+    found = breakdown._torch(learner, films, recipe, breakdown._batches(len(films), recipe))
+    assert launched == [False] * (breakdown.WARM + breakdown.STEPS)
+    assert found["parts"]["convolution"] > 0 and found["parts"]["data"] > 0
 
 
 def test_the_parts_of_a_step_of_the_reference_add_up() -> None:

@@ -22,7 +22,7 @@ import subprocess
 import sys
 import time
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from typing import Any
 
@@ -112,6 +112,8 @@ def _torch(learner: Any, films: Any, recipe: Any, plan: list[NDArray[np.int64]])
     import torch
     from torch.profiler import ProfilerActivity, profile, record_function
 
+    from hilum.training.loop import steps_in_epoch
+
     def marked(function: Callable[..., Any], name: str) -> Callable[..., Any]:
         def call(*arguments: Any) -> Any:
             with record_function(name):
@@ -120,11 +122,6 @@ def _torch(learner: Any, films: Any, recipe: Any, plan: list[NDArray[np.int64]])
         return call
 
     learner.in_turn = True  # the profiler sees this thread alone
-    learner.eager = True  # a GPU's steps are one graph otherwise, whose operators have no names
-    learner.prepare = marked(learner.prepare, "hilum data")
-    for one in learner.optimisers:
-        one.step = marked(one.step, "hilum optimiser")
-    learner.begin(films, recipe.training.epochs - 1)
     lr = recipe.optimiser.lr
     on_gpu = learner.device.type == "cuda"
     wait: Callable[[], Any] = torch.cuda.synchronize if on_gpu else lambda: None
@@ -137,16 +134,30 @@ def _torch(learner: Any, films: Any, recipe: Any, plan: list[NDArray[np.int64]])
             wait()
             return 1e3 * (time.perf_counter() - began)
 
-    for batch in plan[:WARM]:
+    def begun(batches: list[NDArray[np.int64]]) -> Iterator[NDArray[np.int64]]:
+        """An epoch holds so many steps and no more."""
+        for number, batch in enumerate(batches):
+            if number % steps_in_epoch(len(films), recipe) == 0:
+                learner.begin(films, recipe.training.epochs - 1)
+            yield batch
+
+    for batch in begun(plan[:WARM]):
         timed(batch)
     plain, alone = [], []
-    for batch in plan[WARM : WARM + STEPS]:
+    for batch in begun(plan[WARM : WARM + STEPS]):
         plain.append(timed(batch))
         if learner.group is not None:
             alone.append(timed(batch, alone=True))
+    # A GPU's step is one graph, whose operators have no names: those are seen one by one.
+    learner.eager = True
+    learner.prepare = marked(learner.prepare, "hilum data")
+    for one in learner.optimisers:
+        one.step = marked(one.step, "hilum optimiser")
+    for batch in begun(plan[:WARM]):
+        timed(batch)
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]
     with profile(activities=activities, acc_events=True) as profiled:
-        for batch in plan[WARM + STEPS :]:
+        for batch in begun(plan[WARM + STEPS :]):
             with record_function("hilum step"):
                 timed(batch)
     parts = _sorted(profiled.events(), on_gpu)

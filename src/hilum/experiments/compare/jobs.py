@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, Any, Literal
@@ -102,8 +102,9 @@ def perform(job: Job, progress: Progress) -> Outcome:
         )
         with _ended(process):
             assert process.stdin is not None and process.stdout is not None
-            process.stdin.write(json.dumps({**job.as_dict(), "began": time.time()}) + "\n")
-            process.stdin.flush()
+            with suppress(BrokenPipeError):  # it has ended already; its last words say why
+                process.stdin.write(json.dumps({**job.as_dict(), "began": time.time()}) + "\n")
+                process.stdin.flush()
             outcome = _follow(process.stdout, progress)
             code = process.wait()
     if outcome is None:
@@ -164,7 +165,8 @@ def _ended(process: subprocess.Popen[str]) -> Iterator[None]:
         process.wait()
         for stream in (process.stdin, process.stdout):
             if stream is not None:
-                stream.close()
+                with suppress(BrokenPipeError):  # of what it did not come to read
+                    stream.close()
 
 
 def _last_words(log: Path, code: int) -> str:
