@@ -197,7 +197,7 @@ def test_the_order_of_finishing(
     assert called.index("calibrate") > max(i for i, n in enumerate(called) if n == "imitate")
 
 
-@pytest.mark.parametrize("name, cores", [("cpu:1", 1), ("cpu:2x2", 4), ("cuda", 6)])
+@pytest.mark.parametrize("name, cores", [("cpu:1", 1), ("cpu:2x2", 4), ("cpu:4x2", 6), ("cuda", 6)])
 def test_a_run_is_finished_by_all_cores_that_it_had(
     name: str, cores: int, whole: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -223,9 +223,11 @@ def seal(
 
     Parameters
     ----------
-    place : where it was trained; all cores that it had here finish it, beside a GPU all there are
+    place : where it was trained; on a CPU the cores that it had here finish it, else all there are
     """
-    threads = place.threads * memory.copies(place) if place.kind == "cpu" else machine.cores()
+    threads = machine.cores()
+    if place.kind == "cpu":
+        threads = min(threads, place.threads * memory.copies(place))
     machine.set_threads(threads)
     curves(run.epochs, run.folder / "curves.png")
     with explained(run, recipe, place):
