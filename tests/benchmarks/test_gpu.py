@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -83,6 +84,16 @@ def test_the_record_is_a_page_of_tables(module: Any) -> None:
     assert "| paper's ten epochs, s | 10.0 | 9.0 | yes |" in page
     assert "| cpu:1 | 400.0 | 200.0 (the paper: 6.13) |" in page
     assert "| float32 | 9.0 | 3.0 | 2.0 | 0.38 | bandwidth |" in page
+
+
+def test_the_kept_pages_are_what_their_figures_come_to(module: Any) -> None:
+    gpu = module("gpu_text")
+    kept = sorted((BENCHMARKS.parent / "docs" / "records" / "gpu").glob("*.json"))
+    assert kept
+    for figures in kept:
+        result = json.loads(figures.read_text("utf-8"))
+        assert gpu.judged(result) == result["goals"]
+        assert figures.with_suffix(".md").read_text("utf-8") == gpu.text(result) + "\n"
 
 
 def test_what_is_timed_apart_changes_nothing(module: Any) -> None:
