@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from hilum.errors import NonFiniteLoss, PlaceUnavailable, Refused, TrainingStopped
 from hilum.machine import Place
 from hilum.networks import kernels
-from hilum.training import augment, backends, faults, memory, step
+from hilum.training import augment, backends, faults, gpu, memory, step
 from hilum.training.augment import Augmentation
 from hilum.training.gpu import CudaLearner
 from hilum.training.learner import TorchLearner, class_weights
@@ -122,6 +122,19 @@ def test_a_run_that_was_resumed_ends_with_the_same_weights(part: Films, other: F
     rate.restore(states[-1]["rate"])
     fit(second, recipe, part, other, rate=rate, first=2)
     assert torch.equal(weights(second), weights(whole))
+
+
+def test_draws_are_made_piece_by_piece_where_a_step_reads_them(
+    part: Films, other: Films, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = recipe_of(**{**RECIPES["everything"], "sizes": {}})
+    whole, _ = trained(CudaLearner, recipe, part, other)
+    monkeypatch.setattr(gpu, "DRAWN_AT_ONCE", 7)
+    pieces, _ = trained(CudaLearner, recipe, part, other)
+    assert torch.equal(weights(pieces), weights(whole))
+    before = [t.data_ptr() for t in pieces.drawn if t is not None]
+    pieces.begin(part, 2)
+    assert [t.data_ptr() for t in pieces.drawn if t is not None] == before
 
 
 @pytest.mark.parametrize("room", [None, 0], ids=["resident", "streamed"])

@@ -40,12 +40,13 @@ if TYPE_CHECKING:
     from hilum.training.group import Group
 
 #: Of the memory that a step leaves free on the GPU, what films may take. The rest is for gaps,
-#: for libraries, and for whoever else uses the GPU.
+#: for libraries, for what is drawn for each film (148 bytes at most), and for whoever else uses
+#: the GPU.
 SHARE = 0.8
 #: Films that are judged at once, at most, and the share of the whole memory that they may take:
 #: of the whole and not of what is free, so that a run that was resumed judges in the same batches.
 JUDGED, JUDGED_SHARE = 512, 1 / 8
-#: Films whose augmentation is drawn at once: some hundred bytes each, on the way.
+#: Films whose augmentation is drawn in one go: a thousand bytes each, on the way.
 DRAWN_AT_ONCE = 1 << 16
 
 
@@ -93,19 +94,24 @@ class CudaLearner(TorchLearner):
             self._captured: Callable[[], None] | None = None
             if recipe.augmentation.noise:  # held for the graph that reads it
                 self._noise = noise_row(self.size**2, recipe.training.seed, self.device)
-            self.drawn = self._drawn()
-        else:  # where the graph reads them
-            for kept, fresh in zip(self.drawn, self._drawn(), strict=True):
-                if kept is not None and fresh is not None:
-                    kept.copy_(fresh)
+            self.drawn: Drawn | None = None
+        self._draw()
         self._ledger.films.clear()
 
-    def _drawn(self) -> Drawn:
-        """What this epoch does to each film of the set."""
-        pieces = [self.draws(numbers) for numbers in self.set.identity.split(DRAWN_AT_ONCE)]
-        return Drawn(
-            *(None if one[0] is None else torch.cat(one) for one in zip(*pieces, strict=True))
-        )
+    def _draw(self) -> None:
+        """Draw what this epoch does to each film of the set, where a captured step reads it."""
+        numbers = self.set.identity
+        for begin in range(0, len(numbers), DRAWN_AT_ONCE):
+            some = slice(begin, begin + DRAWN_AT_ONCE)
+            fresh = self.draws(numbers[some])
+            if self.drawn is None:
+                self.drawn = Drawn(
+                    *(None if one is None else one.new_empty(len(numbers), one.shape[1])
+                      for one in fresh)
+                )  # fmt: skip
+            for kept, one in zip(self.drawn, fresh, strict=True):
+                if kept is not None and one is not None:
+                    kept[some].copy_(one)
 
     def step(self, batch: NDArray[np.int64], learning_rate: float) -> float | None:
         if self.eager:
@@ -168,6 +174,7 @@ class CudaLearner(TorchLearner):
         if self.device.type == "cuda":
             index = index.pin_memory().to(self.device, non_blocking=True)
         pixels = self.set.fetch(batch) if self.set.pixels is None else self.set.pixels[index]
+        assert self.drawn is not None
         x = self.view(pixels, self.drawn.of(index))
         return x, self.set.labels[index]
 

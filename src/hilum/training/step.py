@@ -107,7 +107,7 @@ class Step:
     def __call__(self) -> None:
         learner, films, ledger = self.learner, self.films, self.ledger
         pixels = self.staged if films.pixels is None else films.pixels[self._index]
-        assert pixels is not None
+        assert pixels is not None and learner.drawn is not None
         x = learner.view(pixels, learner.drawn.of(self._index))
         z, y = learner.forward(x), films.labels[self._index]
         smoothing = learner.recipe.training.label_smoothing

@@ -118,9 +118,9 @@ def _shared_memory(device: torch.device) -> int:
 
 
 def first_block(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """:func:`conv_relu_pool` of films (n, 1, h, w) by filters (out, 1, 3, 3), out a power of two
-    of 16 to 128; films that want a gradient are computed by torch."""
-    fits = tuple(weight.shape[1:]) == (1, 3, 3) and len(weight) in (16, 32, 64, 128)
+    """:func:`conv_relu_pool` of films (n, 1, h, w) by filters (out, 1, 3, 3), out 16, 32
+    or 64; films that want a gradient are computed by torch."""
+    fits = tuple(weight.shape[1:]) == (1, 3, 3) and len(weight) in (16, 32, 64)
     films = _usable(x) and x.shape[1] == 1 and not x.requires_grad and min(x.shape[2:]) >= 4
     if not (fits and films and weight.dtype == bias.dtype == x.dtype):
         return conv_relu_pool(x, weight, bias)
@@ -257,7 +257,7 @@ def _weight_gradient(x: Tensor, dy: Tensor, weight: Tensor) -> Tensor:
     total = sums.sum(0)
     if by_tap:
         return total.view(3, 3, out, inputs).permute(2, 3, 0, 1).contiguous()
-    return total[:, :3].permute(3, 2, 0, 1).to(weight.dtype)
+    return total[:, :3].permute(3, 2, 0, 1).to(weight.dtype).contiguous()
 
 
 @cache
