@@ -40,12 +40,14 @@ def _looks(comparison: Comparison) -> dict[str, tuple[str, str]]:
     }
 
 
-def _panels(comparison: Comparison) -> tuple[Figure, Any, Any]:
-    """Axes for ours, and for the paper's where this is its network (else None)."""
+def _panels(comparison: Comparison, lines: int) -> tuple[Figure, Any, Any]:
+    """Axes for ours, so many lines a place, and for the paper's where this is its network."""
     from matplotlib.figure import Figure
 
     both = comparison.recipe.network.name == "paper2021"
-    figure = Figure(figsize=(8.8 if both else 5.4, 3.3), layout="constrained")
+    # Legends stand below: many lines leave no free place among them.
+    rows = -(-len(comparison.measured) * lines // 2)
+    figure = Figure(figsize=(8.8 if both else 5.4, 3.3 + 0.17 * max(rows, 2)), layout="constrained")
     axes = figure.subplots(1, 2 if both else 1, squeeze=False)[0]
     return figure, axes[0], axes[1] if both else None
 
@@ -55,17 +57,16 @@ def _finish(figure: Figure, ours: Any, theirs: Any, ylabel: str) -> Figure:
         if axes is not None:
             axes.set(xlabel="epoch", ylabel=ylabel)
             axes.xaxis.get_major_locator().set_params(integer=True)
+            axes.legend(fontsize=7.5, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.17))
     if theirs is not None:
         ours.set_title("here")
         theirs.set_title("the paper")
-        theirs.legend(fontsize=7.5)
-    ours.legend(fontsize=7.5, ncols=2 if len(ours.lines) > 6 else 1)
     return figure
 
 
 def curves(comparison: Comparison, key: str, ylabel: str) -> Figure:
     """Figures 5 and 6: training (dashed) and validation over the epochs, a line a place."""
-    figure, ours, theirs = _panels(comparison)
+    figure, ours, theirs = _panels(comparison, 2)
     for name, (colour, marker) in _looks(comparison).items():
         at = comparison.measured[name]
         for column, style, word in ((key, "--", "train"), (f"val_{key}", "-", "val.")):
@@ -91,7 +92,7 @@ def curves(comparison: Comparison, key: str, ylabel: str) -> Figure:
 
 def times(comparison: Comparison, key: str, ylabel: str) -> Figure:
     """Figures 7 and 8: time of a step or an epoch over the epochs, on a logarithmic scale."""
-    figure, ours, theirs = _panels(comparison)
+    figure, ours, theirs = _panels(comparison, 1)
     for name, (colour, marker) in _looks(comparison).items():
         values = np.array(comparison.measured[name].mean(key), np.float64)
         ours.plot(range(1, len(values) + 1), values, color=colour, marker=marker, markersize=4,
