@@ -195,25 +195,25 @@ def _check_length(ds: Dataset) -> None:
             raise UnreadableFilm("truncated", "there are fewer pixels than its header states")
 
 
-def _first_frame(data: bytes, frames: int) -> bytes:
-    """Of the fragments of encapsulated pixels (PS3.5, A.4).
+def _frames(data: bytes, count: int) -> Iterator[bytes]:
+    """Encapsulated frames (PS3.5, A.4).
 
-    Where there is one frame all of them are its own, whatever an offset table says.
+    Where there is one, all fragments are its own, whatever an offset table says.
     """
-    if frames > 1:
-        return next(generate_frames(data, number_of_frames=frames))
+    if count > 1:
+        yield from generate_frames(data, number_of_frames=count)
+        return
     stream = io.BytesIO(data)
     parse_basic_offsets(stream)
     fragments = list(generate_fragments(stream))
-    if not fragments:
-        raise StopIteration
-    return b"".join(fragments)
+    if fragments:
+        yield b"".join(fragments)
 
 
 def _check_frame(ds: Dataset, syntax: uid.UID) -> bytes:
     """The first encapsulated frame, whole and of the size that the header states."""
     try:
-        frame = _first_frame(ds.PixelData, int(ds.NumberOfFrames))
+        frame = next(_frames(ds.PixelData, int(ds.NumberOfFrames)))
     except StopIteration:
         raise UnreadableFilm("no-pixels", "there are no pixels in it") from None
     except Exception:

@@ -11,8 +11,8 @@ or layout, a graph being traced), so a caller need not ask.
 What is saved is memory traffic, which is what these layers wait for: the first block's map at full
 size (254 MB for 16 films of 500 × 500 in bfloat16) is neither written nor read, nor is another
 only to add the bias or to sum up its gradient; winners take one byte where torch's pooling keeps
-an index of eight, ReLU keeps nothing of its own, and the gradient of a narrow convolution's
-weights reads each map once where cuDNN reads it for every tap.
+an index of eight, and ReLU keeps nothing of its own. The gradient of a narrow convolution's weights
+has a kernel because it is quicker than cuDNN's (docs/records/gpu).
 
 ``bias_relu_pool`` equals torch bit for bit, but for the order in which the bias's gradient is
 added up. The first block adds in float32 and rounds once; torch rounds the convolution and again
@@ -35,7 +35,15 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-__all__ = ["available", "bias_relu_pool", "conv_relu_pool", "first_block", "placed", "status"]
+__all__ = [
+    "available",
+    "bias_relu_pool",
+    "conv_relu_pool",
+    "first_block",
+    "placed",
+    "status",
+    "takes_films",
+]
 
 _NHWC = torch.channels_last
 _DTYPES = (torch.float32, torch.bfloat16)
