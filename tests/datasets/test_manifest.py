@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -154,3 +155,26 @@ def test_a_relative_root_lies_beside_the_table(tmp_path):
     about["root"] = "films"
     (tmp_path / "films.json").write_text(json.dumps(about))
     assert Manifest.read(tmp_path / "films.csv").files()[0] == tmp_path / "films/a/0.png"
+
+
+@pytest.mark.parametrize("films_a_patient", [1, 4])
+def test_a_film_takes_less_than_a_tenth_of_a_kilobyte(tmp_path, films_a_patient):
+    n = 20_000
+    whole = Manifest(
+        root=tmp_path,
+        path=tuple(f"PNEUMONIA/VIRUS-{10**7 + row}-0001.jpeg" for row in range(n)),
+        label=np.arange(n, dtype=np.int8) % 2,
+        patient=tuple(f"mendeley-{10**7 + row // films_a_patient}" for row in range(n)),
+        part=tuple(PARTS[row % 3] for row in range(n)),
+        extra={"view": tuple(("PA", "AP")[row % 2] for row in range(n))},
+    )
+    whole.write(tmp_path / "films.csv")
+    tracemalloc.start()
+    try:
+        read = Manifest.read(tmp_path / "films.csv")
+        kept, most = (number / n for number in tracemalloc.get_traced_memory())
+    finally:
+        tracemalloc.stop()
+    assert same(read, whole)
+    assert kept < 80, f"{kept:.0f} bytes a film"
+    assert most < 100, f"{most:.0f} bytes a film while it is read and its digest made"

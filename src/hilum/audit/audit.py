@@ -76,7 +76,7 @@ class Audit:
             "data": {"name": manifest.name, "digest": manifest.digest, "task": manifest.task},
             "films": len(manifest),
             "readable": int(self.seen.readable.sum()),
-            "patients": len(set(manifest.patient)),
+            "patients": manifest.patient.distinct(),
             "parts": {
                 part or "none": {negative: n0, positive: n1}
                 for part, (n0, n1) in films_by_part(manifest, self.seen).items()
@@ -173,13 +173,12 @@ class _Clock:
 def films_a_patient(manifest: Manifest) -> dict[str, dict[str, float]]:
     """Mean, median and most films a patient, by part and class (``train NORMAL``)."""
     found = {}
-    part = np.array(manifest.part, object)
-    patient = np.array(manifest.patient, object)
+    patient = manifest.patient.first_rows()
     for name in manifest.parts_and_rest():
+        here = manifest.part.equal(name)
         for kind, word in enumerate(manifest.classes):
-            counts = Counter(patient[(part == name) & (manifest.label == kind)].tolist())
-            if counts:
-                films = np.array(list(counts.values()))
+            films = np.unique(patient[here & (manifest.label == kind)], return_counts=True)[1]
+            if len(films):
                 found[f"{name} {word}".strip()] = {
                     "patients": len(films),
                     "mean": round(float(films.mean()), 3),

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hilum.audit.survey import Survey
+from hilum.datasets.columns import texts
 from hilum.evaluation.controls import THUMBNAIL, plain_numbers, thumbnails
 
 if TYPE_CHECKING:
@@ -42,13 +43,13 @@ def facts(seen: Survey, rows: NDArray[np.int64]) -> dict[str, Floats]:
 def words(manifest: Manifest, seen: Survey, rows: NDArray[np.int64]) -> dict[str, Floats]:
     """(k,) what of files and table is told in words, as numbers, by name."""
     found = {
-        name: numbered(texts[rows].tolist()).astype(np.float64)
-        for name, texts in seen.words.items()
+        name: numbered(column.select(rows)).astype(np.float64)
+        for name, column in seen.words.items()
     }
     for name in TABLE:
         if name in manifest.extra:
-            texts = [manifest.extra[name][row] for row in rows.tolist()]
-            found[name] = _years(texts) if name == "age" else numbered(texts).astype(np.float64)
+            column = manifest.extra[name].select(rows)
+            found[name] = _years(column) if name == "age" else numbered(column).astype(np.float64)
     return found
 
 
@@ -58,13 +59,17 @@ def thumbnail(seen: Survey, rows: NDArray[np.int64]) -> NDArray[np.float32]:
     return np.concatenate([films.reshape(len(films), -1) for films in small])
 
 
-def numbered(texts: Sequence[str]) -> NDArray[np.int64]:
+def numbered(column: Sequence[str]) -> NDArray[np.int64]:
     """(k,) the place of each text among the distinct ones, sorted.
 
     As ``np.unique`` gives it, but that takes four bytes a letter of every text.
     """
-    place = {text: number for number, text in enumerate(sorted(set(texts)))}
-    return np.fromiter(map(place.__getitem__, texts), np.int64, len(texts))
+    column = texts(column)
+    first, which = np.unique(column.first_rows(), return_inverse=True)
+    order = sorted(range(len(first)), key=lambda k: column[int(first[k])])
+    place = np.zeros(len(first), np.int64)
+    place[order] = np.arange(len(first))
+    return place[which.reshape(-1)]
 
 
 def _years(texts: Sequence[str]) -> Floats:

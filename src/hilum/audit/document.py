@@ -61,7 +61,7 @@ def _lead(audit: Audit) -> str:
     }.get(len(serious), f"{len(serious)} findings are serious: figures on this set would be wrong.")
     pairs = [
         (f"{len(manifest):,}", "films"),
-        (f"{len(set(manifest.patient)):,}", "patients"),
+        (f"{manifest.patient.distinct():,}", "patients"),
         (f"{len(audit.seen.unreadable):,}", "unreadable"),
         (f"{len(audit.groups):,}", "groups of copies"),
     ]
@@ -126,9 +126,9 @@ def _words(audit: Audit) -> str:
     manifest, seen = audit.manifest, audit.seen
     rows = []
     for name, words in seen.words.items():
-        for word in sorted(set(words[seen.readable].tolist()) - {""}):
+        for word in sorted(set(words.select(seen.readable)) - {""}):
             counts = [
-                int(((words == word) & (manifest.label == kind) & seen.readable).sum())
+                int((words.equal(word) & (manifest.label == kind) & seen.readable).sum())
                 for kind in (0, 1)
             ]
             rows.append([f"{name}: {escape(word)}", *(f"{count:,}" for count in counts)])

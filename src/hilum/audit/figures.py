@@ -81,9 +81,9 @@ def distributions(audit: Audit, columns: dict[str, NDArray[Any]], rows: NDArray[
     from matplotlib.figure import Figure
 
     manifest = audit.manifest
-    part = np.array(manifest.part, object)[rows]
     label = manifest.label[rows]
-    parts = [p for p in [*manifest.parts(), ""] if _enough(label[part == p])]
+    part = {name: manifest.part.equal(name)[rows] for name in [*manifest.parts(), ""]}
+    parts = [name for name, here in part.items() if _enough(label[here])]
     # What is the same in all films needs no picture.
     names = [
         name for name in SHOWN if len(np.unique(columns[name][np.isfinite(columns[name])])) > 1
@@ -100,7 +100,7 @@ def distributions(audit: Audit, columns: dict[str, NDArray[Any]], rows: NDArray[
     for axes, (name, which) in zip(panels, drawn, strict=False):
         title, logarithmic = SHOWN[name]
         for kind, colour in ((0, INK["healthy"]), (1, INK["ill"])):
-            chosen = columns[name][(part == which) & (label == kind)]
+            chosen = columns[name][part[which] & (label == kind)]
             chosen = np.clip(chosen[np.isfinite(chosen)], edges[name][0], edges[name][-1])
             if len(chosen) < LEAST:
                 continue

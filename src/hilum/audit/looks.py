@@ -55,9 +55,10 @@ _MEDIANS = {
 def _medians(audit: Audit, columns: dict[str, NDArray[np.float64]], rows: NDArray[np.int64]) -> str:
     """Medians by part and class, and how many films have a profile."""
     manifest = audit.manifest
-    part, label = np.array(manifest.part, object)[rows], manifest.label[rows]
+    label = manifest.label[rows]
     groups = {
-        f"{name} {manifest.classes[kind]}".strip(): (part == name) & (label == kind)
+        f"{name} {manifest.classes[kind]}".strip(): manifest.part.equal(name)[rows]
+        & (label == kind)
         for name in films_by_part(manifest, audit.seen)
         for kind in (0, 1)
     }
@@ -82,13 +83,13 @@ def averages(audit: Audit) -> Section | None:
     from hilum.films.picture import mosaic, png, resized
 
     manifest, seen = audit.manifest, audit.seen
-    part = np.array(manifest.part, object)
     films, words = [], []
     for name, counts in films_by_part(manifest, seen).items():
         for kind, count in enumerate(counts):
             if count < figures.LEAST:
                 continue
-            rows = np.flatnonzero((part == name) & (manifest.label == kind) & seen.readable)
+            here = manifest.part.equal(name) & (manifest.label == kind) & seen.readable
+            rows = np.flatnonzero(here)
             total = sum(batch.sum(axis=0, dtype=np.float64) for batch in seen.batches(rows))
             films.append(resized(total / len(rows), 160, 160, cubic=True))
             words.append(f"{name} {manifest.classes[kind]} ({count:,})".strip())

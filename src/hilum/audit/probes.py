@@ -162,11 +162,11 @@ def probe(
     manifest: Manifest, seen: Survey, *, seed: int = 0, progress: Progress = SILENT
 ) -> Probing:
     """Measure all probes on the labelled, readable films of a manifest."""
-    label, part = np.asarray(manifest.label), np.array(manifest.part, object)
+    label = np.asarray(manifest.label)
     rows = np.flatnonzero(seen.readable & (label >= 0))
-    patient = numbered([manifest.patient[row] for row in rows.tolist()])
+    patient = numbered(manifest.patient.select(rows))
     rows, patient = _drawn(rows, patient, seed)
-    part, label = part[rows], label[rows].astype(int)
+    part, label = np.array(manifest.part.select(rows), object), label[rows].astype(int)
     own = "train" if (part == "train").any() else ""
     learnt = part == own if own else np.ones(len(rows), bool)
     classes = np.bincount(label[learnt], minlength=2)

@@ -62,11 +62,10 @@ def _patients(manifest: Manifest) -> Iterator[Finding]:
                 for leak in torn[:EXAMPLES]
             ),
         )  # fmt: skip
-    labels: dict[str, int] = {}  # bit by bit: a set for each patient takes 200 bytes
-    for who, label in zip(manifest.patient, manifest.label.tolist(), strict=True):
-        if label >= 0:
-            labels[who] = labels.get(who, 0) | 1 << label
-    both = [who for who, there in labels.items() if there == 0b11]
+    labelled = np.flatnonzero(manifest.label >= 0)
+    patient = manifest.patient.select(labelled)
+    who, label = patient.first_rows(), manifest.label[labelled]
+    both = [patient[row] for row in np.intersect1d(who[label == 0], who[label == 1])]
     if both:
         yield Finding(
             "patients-in-both-classes",
@@ -89,7 +88,7 @@ def _patients(manifest: Manifest) -> Iterator[Finding]:
             "Index a table with a patient column, if there is one.",
             {"films": own},
         )
-    counts = np.array(list(Counter(manifest.patient).values()))
+    counts = np.unique(manifest.patient.first_rows(), return_counts=True)[1]
     if counts.mean() >= CLUSTERED:
         yield Finding(
             "films-a-patient",
@@ -303,11 +302,9 @@ def _balance(manifest: Manifest, seen: Survey) -> Iterator[Finding]:
 
 def films_by_part(manifest: Manifest, seen: Survey) -> dict[str, tuple[int, int]]:
     """Readable films of class 0 and 1 by part; ``""`` for films without one."""
-    part = np.array(manifest.part, object)
-    return {
-        name: tuple(
-            int(((part == name) & seen.readable & (manifest.label == kind)).sum())
-            for kind in (0, 1)
-        )  # type: ignore[misc]
-        for name in manifest.parts_and_rest()
-    }
+    counts = {}
+    for name in manifest.parts_and_rest():
+        here = manifest.part.equal(name) & seen.readable
+        n0, n1 = (int((here & (manifest.label == kind)).sum()) for kind in (0, 1))
+        counts[name] = (n0, n1)
+    return counts

@@ -1,6 +1,6 @@
 """One look at every film: facts of its file, a small copy, a hash. Films stream past once.
 
-What is kept of a film are its facts, digests, hash and a 64 × 64 copy in temporary files, and 25
+What is kept of a film are its facts, digests, hash and a 64 × 64 copy in temporary files, and 4
 bytes in memory.
 """
 
@@ -12,12 +12,14 @@ import struct
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import repeat
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hilum.datasets.archive import source
+from hilum.datasets.columns import Texts
 from hilum.errors import UnreadableFilm
 from hilum.films.facts import file_facts
 from hilum.films.picture import resized, view
@@ -138,8 +140,10 @@ class Scratch:
     def __getitem__(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
         """(k, *shape) a copy of these rows."""
         file, size = self._file.fileno(), self._bytes
-        read = b"".join(os.pread(file, size, size * row) for row in rows.tolist())
-        return np.frombuffer(read, np.uint8).reshape(len(rows), *self._shape)
+        copy = np.empty((len(rows), size), np.uint8)
+        for place, row in zip(copy, rows, strict=True):  # joined, they would be in memory twice
+            place[:] = np.frombuffer(os.pread(file, size, size * int(row)), np.uint8)
+        return copy.reshape(len(rows), *self._shape)
 
 
 class Columns(Mapping[str, NDArray[np.float64]]):
@@ -180,7 +184,7 @@ class Survey:
     Attributes
     ----------
     numbers : (n,) float64 each, by name; NaN where unknown
-    words : (n,) object arrays of texts, by name; ``""`` where unknown
+    words : n texts each, by name; ``""`` where unknown
     file, copy : rows of 16 bytes, digests of the encoded file and of the small copy
     hash : rows of 32 bytes, the perceptual hash
     copies : rows of 64 × 64, the small copies
@@ -189,7 +193,7 @@ class Survey:
     """
 
     numbers: Mapping[str, NDArray[np.float64]]
-    words: dict[str, NDArray[np.object_]]
+    words: dict[str, Texts]
     file: Scratch
     copy: Scratch
     hash: Scratch
@@ -213,14 +217,13 @@ def survey(manifest: Manifest, workers: Workers, progress: Progress = SILENT) ->
     numbers = Columns(NUMBERS, n)
     seen = Survey(
         numbers=numbers,
-        words={name: np.full(n, "", object) for name in WORDS},
+        words={name: Texts(repeat("", n)) for name in WORDS},
         file=Scratch(n, (16,)),
         copy=Scratch(n, (16,)),
         hash=Scratch(n, (HASH * HASH // 8,)),
         copies=Scratch(n, (SMALL.size, SMALL.size)),
         readable=np.zeros(n, bool),
     )
-    known: dict[str, str] = {}  # one object for each distinct word
     with progress.stage("looking at films", n) as advance:
         for row, answer in workers.map(look, manifest.file_names(), chunk=CHUNK):
             advance(1)
@@ -230,7 +233,7 @@ def survey(manifest: Manifest, workers: Workers, progress: Progress = SILENT) ->
             seen.readable[row] = True
             numbers.keep(row, answer.numbers)
             for name, word in zip(WORDS, answer.words, strict=True):
-                seen.words[name][row] = known.setdefault(word, word)
+                seen.words[name][row] = word
             seen.file.keep(row, answer.file)
             seen.hash.keep(row, answer.hash)
             seen.copy.keep(row, bytes.fromhex(digest(answer.copy))[:16])

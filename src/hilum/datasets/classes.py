@@ -135,7 +135,7 @@ def meaning(names: Sequence[str], positive: str | None, where: str, left_out: st
         )
     label = {**dict.fromkeys(no, 0), **dict.fromkeys(yes, 1), "": -1}
     return Meaning(
-        np.array([label[name] for name in names], np.int8),
+        np.fromiter(map(label.__getitem__, names), np.int8, len(names)),
         (_named(no, f"no {task}"), _named(yes, task)),
         task,
     )

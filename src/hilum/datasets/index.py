@@ -16,6 +16,7 @@ import numpy as np
 
 from hilum import names
 from hilum.datasets import classes, provenance, split
+from hilum.datasets.columns import Texts
 from hilum.datasets.manifest import PARTS, Manifest, is_manifest, number_of
 from hilum.datasets.sources import class_folders, dicom, medmnist, nih, openi, rsna, table
 from hilum.datasets.sources.listing import Listing, Request, common_folder, existing
@@ -228,36 +229,42 @@ def _labelled(listing: Listing, positive: str | None, task: str | None, where: s
         os.path.dirname(file) != root and not file.startswith(root + os.sep)
         for file in listing.file
     ):  # a table may reach outside its folder
-        root = str(common_folder([os.path.dirname(file) for file in listing.file]))
-    start = len(root.rstrip(os.sep)) + 1
-    path = listing.file
-    for row, file in enumerate(path):  # in place: only one text a film at a time
-        path[row] = file[start:].replace(os.sep, "/")
-    order = sorted(range(len(path)), key=path.__getitem__)
-    for before, row in pairwise(order):
-        if path[before] == path[row]:
-            raise UsageError(
-                f"a film stands twice: {names.shown(path[row], root)}. Name each source once."
-            )
+        root = str(common_folder({os.path.dirname(file) for file in listing.file}))
     notes = dict(listing.notes)
     own = len(listing.own)
-    notes["patients"] = {"by_name_or_table": len(path) - own, "own": own}
+    notes["patients"] = {"by_name_or_table": len(listing.file) - own, "own": own}
     if listing.stray:
         notes["passed_over"] = {
             "files": len(listing.stray),
             "examples": sorted(set(listing.stray))[:5],
         }
-    return Manifest(
+    manifest = Manifest(
         root=Path(root),
-        path=tuple(path[i] for i in order),
-        label=meaning.label[np.array(order, np.int64)],
-        patient=tuple(listing.patient[i] for i in order),
-        part=tuple(listing.part[i] for i in order),
-        extra={name: tuple(column[i] for i in order) for name, column in listing.extra.items()},
+        path=listing.file.below(root),
+        label=meaning.label,
+        patient=listing.patient,
+        part=listing.part,
+        extra=dict(listing.extra),
         task=listing.task or meaning.task,
         classes=meaning.classes,
         notes=notes,
     )
+    return _in_order(manifest)
+
+
+def _in_order(manifest: Manifest) -> Manifest:
+    """The films by their paths; ``UsageError`` where one stands twice."""
+    path = manifest.path
+    if all(before < after for before, after in pairwise(path)):
+        return manifest  # as folders are walked: nothing to sort, which takes the texts themselves
+    order = sorted(range(len(path)), key=path.__getitem__)
+    for before, row in pairwise(order):
+        if path[before] == path[row]:
+            raise UsageError(
+                f"a film stands twice: {names.shown(path[row], manifest.root)}. "
+                "Name each source once."
+            )
+    return manifest.select(np.array(order, np.int64))
 
 
 def _parted(
@@ -270,10 +277,10 @@ def _parted(
     _check_leaks(manifest, allow_leak)
     if not draw:
         return manifest
-    part = list(manifest.part)
+    part = manifest.part
     few = part.count("validation")
     if "train" in published and 0 < few < FEW:
-        part = ["train" if p == "validation" else p for p in part]
+        part = Texts("train" if p == "validation" else p for p in part)
         notes["merged"] = {"part": "validation", "into": "train", "films": few}
     shares = {}
     if "test" not in published and test > 0:
@@ -281,8 +288,7 @@ def _parted(
     if "validation" not in part and validation > 0:
         shares["validation"] = validation
     if shares and {"train", ""} & set(part):
-        drawn, salt = split.draw_parts(manifest.patient, manifest.label, part, shares)
-        part = list(drawn)
+        part, salt = split.draw_parts(manifest.patient, manifest.label, part, shares)
         notes["drawn"] = {
             "shares": shares,
             "by": "patient",
@@ -291,7 +297,7 @@ def _parted(
         }
         if published:
             notes["drawn"]["unpublished"] = manifest.part.count("")
-    parted = replace(manifest, part=tuple(part))
+    parted = replace(manifest, part=part)
     assert set(parted.part) <= {*PARTS, ""}
     split.note_leaks(parted)  # merged and drawn by patient, a part may leak no more
     return parted

@@ -6,16 +6,16 @@ import csv
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Iterator, Sized
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from sys import intern
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hilum import names, storage
+from hilum.datasets.columns import Paths, Texts, paths, texts
 from hilum.errors import UsageError
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ COLUMNS = ("path", "label", "patient", "part")
 
 @dataclass(frozen=True, eq=False)
 class Manifest:
-    """Films as columns of equal length n.
+    """Films as columns of equal length n; sequences of texts are kept as ``Paths`` and ``Texts``.
 
     Attributes
     ----------
@@ -46,11 +46,11 @@ class Manifest:
     """
 
     root: Path
-    path: tuple[str, ...]
+    path: Paths
     label: NDArray[np.int8]
-    patient: tuple[str, ...]
-    part: tuple[str, ...]
-    extra: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    patient: Texts
+    part: Texts
+    extra: dict[str, Texts] = field(default_factory=dict)
     task: str = "pneumonia"
     classes: tuple[str, str] = ("normal", "pneumonia")
     notes: dict[str, Any] = field(default_factory=dict)
@@ -65,6 +65,14 @@ class Manifest:
         for name, column in columns.items():
             if len(column) != len(self.path):
                 raise ValueError(f"column {name} has {len(column)} rows, path {len(self.path)}")
+        kept = {
+            "path": paths(self.path),
+            "patient": texts(self.patient),
+            "part": texts(self.part),
+            "extra": {name: texts(column) for name, column in self.extra.items()},
+        }
+        for name, column in kept.items():
+            object.__setattr__(self, name, column)  # frozen for everyone else
 
     def __len__(self) -> int:
         return len(self.path)
@@ -112,17 +120,13 @@ class Manifest:
         """The rows at these indices or where this mask is true."""
         rows = np.asarray(rows)
         chosen = np.flatnonzero(rows) if rows.dtype == bool else rows.astype(np.int64)
-
-        def of(column: tuple[str, ...]) -> tuple[str, ...]:
-            return tuple(column[i] for i in chosen.tolist())
-
         return replace(
             self,
-            path=of(self.path),
+            path=self.path.select(chosen),
             label=self.label[chosen],
-            patient=of(self.patient),
-            part=of(self.part),
-            extra={name: of(column) for name, column in self.extra.items()},
+            patient=self.patient.select(chosen),
+            part=self.part.select(chosen),
+            extra={name: column.select(chosen) for name, column in self.extra.items()},
         )
 
     def of_part(self, part: str) -> Manifest:
@@ -131,7 +135,7 @@ class Manifest:
         if part not in here:
             there = f"There are: {', '.join(here)}." if here else "These films have no parts."
             raise UsageError(f"no such part in these films: {part}. {there}")
-        return self.select(np.array([p == part for p in self.part], bool))
+        return self.select(self.part.equal(part))
 
     def parts(self) -> list[str]:
         """The parts that have films, in the order of ``PARTS``; empty where none was drawn."""
@@ -145,18 +149,17 @@ class Manifest:
     def counts(self) -> list[tuple[str, int, int, int, int]]:
         """A row for each part: its name, films of class 0 and 1, films, patients."""
         rows = []
-        part = np.array(self.part, object)
+        patient = self.patient.first_rows()
         for name in self.parts_and_rest():
-            here = part == name
+            here = self.part.equal(name)
             labels = self.label[here]
-            patients = {self.patient[i] for i in np.flatnonzero(here).tolist()}
             rows.append(
                 (
                     name or "(none)",
                     int((labels == 0).sum()),
                     int((labels == 1).sum()),
                     len(labels),
-                    len(patients),
+                    len(np.unique(patient[here])),
                 )
             )
         return rows
@@ -171,7 +174,7 @@ class Manifest:
             "classes": list(self.classes),
             "positive": positive,
             "films": len(self),
-            "patients": len(set(self.patient)),
+            "patients": self.patient.distinct(),
             "counts": {
                 part: {negative: n0, positive: n1, "patients": patients}
                 for part, n0, n1, _, patients in self.counts()
@@ -213,7 +216,7 @@ class Manifest:
         if csv_path.suffix.lower() != ".csv":
             raise UsageError(f"a manifest is a CSV file: {csv_path}. Name it films.csv.")
         csv_path.parent.mkdir(parents=True, exist_ok=True)
-        labels = [("0", "1", "")[label] for label in self.label.tolist()]  # -1 is the last
+        labels = (("0", "1", "")[label] for label in self.label)  # -1 is the last
         with storage.atomic_write(csv_path, "w") as stream:
             # Line ends as in RFC 4180; with "\n" alone a "\r" in a name would not be quoted.
             table = csv.writer(stream, lineterminator="\r\n")
@@ -238,15 +241,12 @@ class Manifest:
             with csv_path.open(encoding="utf-8-sig", newline="") as stream:
                 table = csv.reader(stream)
                 heads = next(table, [])
-                columns: list[list[str]] = [[] for _ in heads]
+                path, columns = Paths(), [Texts() for _ in heads[1:]]
                 wrong = None
                 for number, row in enumerate(filter(None, table), 2):
                     if len(row) != len(heads):
                         wrong = wrong or (number, len(row))
-                    # One text for all of the same: patients, parts and views come again.
-                    for column, cell in zip(
-                        columns, [*row[:1], *map(intern, row[1:])], strict=False
-                    ):
+                    for column, cell in zip((path, *columns), row, strict=False):
                         column.append(cell)
         except (OSError, UnicodeDecodeError, csv.Error) as error:
             raise UsageError(f"not a manifest: {csv_path} ({error}). Index the films again.") from (
@@ -265,11 +265,11 @@ class Manifest:
         root = Path(about["root"])
         manifest = cls(
             root=root if root.is_absolute() else (csv_path.parent / root).resolve(),
-            path=tuple(columns[0]),
-            label=np.array(_labels(columns[1], csv_path), np.int8),
-            patient=tuple(columns[2]),
-            part=_checked(tuple(columns[3]), csv_path),
-            extra=dict(zip(heads[4:], map(tuple, columns[4:]), strict=True)),
+            path=path,
+            label=_labels(columns[0], csv_path),
+            patient=columns[1],
+            part=_checked(columns[2], csv_path),
+            extra=dict(zip(heads[4:], columns[3:], strict=True)),
             task=about["task"],
             classes=(about["classes"][0], about["classes"][1]),
             notes=about.get("notes", {}),
@@ -357,17 +357,17 @@ def _about(csv_path: Path) -> dict[str, Any]:
     return dict(about)
 
 
-def _labels(column: Iterable[str], csv_path: Path) -> list[int]:
+def _labels(column: Texts, csv_path: Path) -> NDArray[np.int8]:
     meaning = {"0": 0, "1": 1, "": -1, "-1": -1}
     try:
-        return [meaning[text] for text in column]
+        return np.fromiter(map(meaning.__getitem__, column), np.int8, len(column))
     except KeyError as error:
         raise UsageError(
             f"a label that is not 0, 1 or empty: {error} in {csv_path}. Mend it."
         ) from None
 
 
-def _checked(column: tuple[str, ...], csv_path: Path) -> tuple[str, ...]:
+def _checked(column: Texts, csv_path: Path) -> Texts:
     unknown = sorted(set(column) - {*PARTS, ""})
     if unknown:
         raise UsageError(

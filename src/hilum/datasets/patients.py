@@ -15,7 +15,7 @@ published names mean:
 from __future__ import annotations
 
 import re
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 # The name may go on behind its number ("..._2931_flipped"): that is still the same child.
 _END = r"(?![0-9])"
@@ -31,7 +31,7 @@ _AGENT = re.compile(r"person\d+_(bacteria|virus)_|(bacteria|virus)-\d{5,}-", re.
 
 def known_patient(path: str | Path) -> str | None:
     """The patient's key where the file's name tells it, else None."""
-    stem = PurePosixPath(path).name
+    stem = _name(path)
     for pattern, key in _NAMES:
         match = pattern.match(stem)
         if match:
@@ -42,5 +42,9 @@ def known_patient(path: str | Path) -> str | None:
 
 def agent(path: str | Path) -> str:
     """``bacteria`` or ``virus`` where Kermany's names tell it, else ``""``."""
-    match = _AGENT.match(PurePosixPath(path).name)
+    match = _AGENT.match(_name(path))
     return (match[1] or match[2]).lower() if match else ""
+
+
+def _name(path: str | Path) -> str:
+    return str(path).rpartition("/")[2]

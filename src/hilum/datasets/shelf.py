@@ -93,13 +93,7 @@ class Shelf:
 
     def load(self) -> None:
         """Read the index and the reasons anew."""
-        try:
-            data = self._index_file.read_bytes()
-        except OSError:
-            data = b""
-        records = np.frombuffer(data, RECORD, count=len(data) // RECORD.itemsize)
-        self._crc = records["crc"]
-        found = records["key"].copy().view("S16")
+        found, self._crc = _records(self._index_file)
         self._places = np.argsort(found, kind="stable")
         self._keys = found[self._places]
         self.verdicts = dict(self._passing)
@@ -175,6 +169,17 @@ class Shelf:
             return self.pixel_file.stat().st_size
         except OSError:
             return 0
+
+
+def _records(index: Path) -> tuple[Keys, NDArray[np.uint32]]:
+    """Key and checksum of each place; the last record may be cut short by a kill."""
+    try:
+        data = index.read_bytes()
+    except OSError:
+        data = b""
+    records = np.frombuffer(data, RECORD, count=len(data) // RECORD.itemsize)
+    # Copies: a view of one of them would hold both.
+    return records["key"].copy().view("S16"), records["crc"].copy()
 
 
 class Register:

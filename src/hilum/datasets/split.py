@@ -9,10 +9,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from hilum.datasets.columns import Texts, texts
 from hilum.datasets.manifest import PARTS, Manifest
 from hilum.errors import Refused, UsageError
 
 SALT = "hilum"
+_TRAIN, _VALIDATION, _TEST, _NONE = 0, 1, 2, -1  # numbers of the parts
+_NAMES = (*PARTS, "")
 _SALTS = 100
 FEW = 1_000  # films; above this no lacking class is mended by another salt
 
@@ -37,7 +40,7 @@ def draw_parts(
     label: NDArray[np.int8],
     part: Sequence[str],
     fractions: Mapping[str, float],
-) -> tuple[tuple[str, ...], str]:
+) -> tuple[Texts, str]:
     """Draw ``test`` and ``validation`` out of the films of ``train`` and of no part.
 
     A patient falls into a part by his own hash alone, so a film more or less moves nobody else,
@@ -67,40 +70,47 @@ def draw_parts(
             f"no room for training: --validation {validation:g} and --test {test:g}. "
             "Choose shares of at least 0 that sum to less than 1."
         )
-    kept = {who: p for who, p in zip(patient, part, strict=True) if p not in ("", "train")}
-    part = [p or kept.get(who, "") for who, p in zip(patient, part, strict=True)]
-    free = np.array([p in ("", "train") for p in part], bool)
-    wanted = {name for name, share in (("test", test), ("validation", validation)) if share > 0}
+    who = texts(patient).first_rows()
+    old = _numbers(part)
+    published = np.flatnonzero((old != _NONE) & (old != _TRAIN))
+    kept = np.full(len(who), _NONE, np.int8)
+    kept[who[published]] = old[published]
+    old = np.where(old == _NONE, kept[who], old)
+    free = (old == _NONE) | (old == _TRAIN)
+    wanted = {number for number, share in ((_TEST, test), (_VALIDATION, validation)) if share > 0}
+    patients = np.unique(who[free])  # by the row of their first film
+    drawn = np.full(len(who), _TRAIN, np.int8)
     for attempt in range(_SALTS):
         salt = SALT if attempt == 0 else f"{SALT}/{attempt}"
-        drawn = {
-            who: "test"
-            if place(who, "test", salt) < test
+        for row in patients:
+            key = patient[row]
+            if place(key, "test", salt) < test:
+                drawn[row] = _TEST
             # Of those that are left, so that both shares are of all.
-            else "validation"
-            if place(who, "validation", salt) < validation / (1 - test)
-            else "train"
-            for who in {patient[i] for i in np.flatnonzero(free).tolist()}
-        }
-        parts = tuple(
-            drawn[who] if is_free else old
-            for who, is_free, old in zip(patient, free.tolist(), part, strict=True)
-        )
-        if _complete(parts, label, free, {*wanted, "train"}) or free.sum() > FEW:
-            return parts, salt
+            elif place(key, "validation", salt) < validation / (1 - test):
+                drawn[row] = _VALIDATION
+            else:
+                drawn[row] = _TRAIN
+        parts = np.where(free, drawn[who], old)
+        if _complete(parts[free], label[free], {*wanted, _TRAIN}) or free.sum() > FEW:
+            return Texts(_NAMES).select(parts), salt
+    named = " and ".join(sorted(_NAMES[number] for number in wanted))
     raise Refused(
-        f"too few patients: {len(drawn)} do not give {' and '.join(sorted(wanted))} films of both "
+        f"too few patients: {len(patients)} do not give {named} films of both "
         "classes. Give more films, larger shares with --validation and --test, or 0 for none."
     )
 
 
-def _complete(
-    parts: Sequence[str], label: NDArray[np.int8], free: NDArray[np.bool_], wanted: set[str]
-) -> bool:
+def _numbers(part: Sequence[str]) -> NDArray[np.int8]:
+    """(n,) the number of each part in ``_NAMES``, -1 for none."""
+    number = dict(zip(_NAMES, (_TRAIN, _VALIDATION, _TEST, _NONE), strict=True))
+    return np.fromiter(map(number.__getitem__, part), np.int8, len(part))
+
+
+def _complete(parts: NDArray[np.int8], label: NDArray[np.int8], wanted: set[int]) -> bool:
     """Whether each part has each class that there is to draw from."""
-    classes = {int(c) for c in label[free] if c >= 0}
-    have = {(p, int(c)) for p, c, f in zip(parts, label, free, strict=True) if f}
-    return all((p, c) in have for p in wanted for c in classes)
+    classes = [kind for kind in (0, 1) if (label == kind).any()]
+    return all(((parts == part) & (label == kind)).any() for part in wanted for kind in classes)
 
 
 def note_leaks(manifest: Manifest) -> list[Leak]:
@@ -115,14 +125,21 @@ def note_leaks(manifest: Manifest) -> list[Leak]:
 
 
 def leaks(manifest: Manifest) -> list[Leak]:
-    """The patients in two parts or more, in the order of their first film."""
-    first: dict[str, str] = {}
-    torn: dict[str, set[str]] = {}
-    for who, part in zip(manifest.patient, manifest.part, strict=True):
-        if part and first.setdefault(who, part) != part:
-            torn.setdefault(who, {first[who]}).add(part)
-    rows: dict[str, list[int]] = {who: [] for who in torn}
-    for row, who in enumerate(manifest.patient):
-        if who in torn and manifest.part[row]:
-            rows[who].append(row)
-    return [Leak(who, tuple(p for p in PARTS if p in torn[who]), tuple(rows[who])) for who in torn]
+    """The patients in two parts or more, in the order in which their films show it."""
+    who, part = manifest.patient.first_rows(), _numbers(manifest.part)
+    told = np.flatnonzero(part != _NONE)
+    who, part = who[told], part[told]
+    first = np.full(len(manifest), _NONE, np.int8)
+    first[who[::-1]] = part[::-1]  # of several the last assignment stays: the first film's part
+    torn: dict[int, list[int]] = {patient: [] for patient in who[part != first[who]].tolist()}
+    here = np.isin(who, list(torn))
+    for patient, row in zip(who[here].tolist(), told[here].tolist(), strict=True):
+        torn[patient].append(row)
+    return [
+        Leak(
+            manifest.patient[patient],
+            tuple(name for name in PARTS if name in {manifest.part[row] for row in rows}),
+            tuple(rows),
+        )
+        for patient, rows in torn.items()
+    ]

@@ -155,8 +155,8 @@ def score_cached(
             advance(len(rows))
     return Scores(
         film=tuple(map(manifest.shown, manifest.path)),
-        patient=manifest.patient,
-        part=manifest.part,
+        patient=tuple(manifest.patient),
+        part=tuple(manifest.part),
         label=np.asarray(manifest.label, np.int8),
         logit=logit,
         probability=np.asarray(model.probability(logit), np.float64),

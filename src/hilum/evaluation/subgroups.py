@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,7 +66,7 @@ def age_band(text: str) -> str:
     return next(name for least, name in reversed(AGES) if years >= least)
 
 
-def groups(extra: Mapping[str, tuple[str, ...]]) -> dict[str, NDArray[np.object_]]:
+def groups(extra: Mapping[str, Sequence[str]]) -> dict[str, NDArray[np.object_]]:
     """Group names of each film by column, ``""`` where unknown; columns with one group only are
     left out."""
     found = {}
@@ -80,7 +80,7 @@ def groups(extra: Mapping[str, tuple[str, ...]]) -> dict[str, NDArray[np.object_
 
 def subgroups(
     scores: Scores,
-    extra: Mapping[str, tuple[str, ...]],
+    extra: Mapping[str, Sequence[str]],
     point: OperatingPoint,
     *,
     draws: int = 1000,

@@ -244,18 +244,15 @@ def find_files(
         path = Path(source).expanduser()
         if not str(source):  # as of a shell's variable that is not set: not this folder
             raise UsageError("an empty path among the films: ''. Check the command.")
-        if path.is_dir():
-            films.update((film, None) for film in _walk(str(path), strays))
-        elif path.exists():
-            films[str(path)] = None
+        if path.exists():
+            films.update((film, None) for film in each_file(path, strays))
         elif glob.has_magic(str(source)):
             matches = sorted(map(Path, glob.glob(str(path), recursive=True)))  # noqa: PTH207
             if not matches:
                 films[str(source)] = None
                 lost.append(f"nothing matches: {source}. Check the pattern and its quotes.")
             for match in matches:
-                found = _walk(str(match), strays) if match.is_dir() else [str(match)]
-                films.update((film, None) for film in found)
+                films.update((film, None) for film in each_file(match, strays))
         else:
             films[str(source)] = None
             lost.append(f"there is no such file or folder: {source}. Check the path.")
@@ -264,30 +261,51 @@ def find_files(
     return list(films)
 
 
-def _walk(folder: str, strays: list[str]) -> Iterator[str]:
-    """Films below a folder, sorted folder by folder; one by one, since there may be very many."""
+def each_file(source: Path, passed: list[str]) -> Iterator[str]:
+    """A file itself, or the films below a folder as :func:`find_files` sorts them, one by one.
+
+    There may be very many: only the names in the folders that were begun are held, as one text.
+    """
+    if not source.is_dir():
+        yield str(source)
+        return
     seen: set[tuple[int, int]] = set()  # links may run in circles
-    start = os.path.join(folder, "")  # noqa: PTH118 (texts, a hundred thousand times)
-    ahead = [start]  # the next one last; folders end in a separator
-    while ahead:
-        where = ahead.pop()
-        if not where.endswith(os.sep):
-            yield where
-            continue
-        status = Path(where).stat()
-        if (status.st_dev, status.st_ino) in seen:
-            continue
-        seen.add((status.st_dev, status.st_ino))
-        _, folders, files = next(os.walk(where), (where, [], []))
-        if any(marks.issubset(files) for marks in _RESULTS):
-            strays += [where + file for file in files]
-            continue
-        inside = {name for name in folders if not name.startswith(".")}
-        for name in sorted([*inside, *files], reverse=True):
-            if name in inside:
-                ahead.append(where + name + os.sep)
-            else:
-                (strays if _stray(name) else ahead).append(where + name)
+    start = os.path.join(source, "")  # noqa: PTH118 (texts, a hundred thousand times)
+    begun = [(start, _inside(start, seen, passed))]
+    while begun:
+        where, ahead = begun[-1]
+        name = next(ahead, None)
+        if name is None:
+            begun.pop()
+        elif name.endswith(os.sep):
+            begun.append((where + name, _inside(where + name, seen, passed)))
+        else:
+            yield where + name
+
+
+def _inside(where: str, seen: set[tuple[int, int]], strays: list[str]) -> Iterator[str]:
+    """Names of the films and folders in a folder, sorted; folders end in a separator.
+
+    None where the folder was seen before, or holds a result of hilum's.
+    """
+    status = Path(where).stat()
+    if (status.st_dev, status.st_ino) in seen:
+        return iter(())
+    seen.add((status.st_dev, status.st_ino))
+    _, folders, files = next(os.walk(where), (where, [], []))
+    if any(all(mark in files for mark in marks) for marks in _RESULTS):
+        strays += [where + file for file in files]
+        return iter(())
+    ahead = []
+    inside = {name for name in folders if not name.startswith(".")}
+    for name in sorted([*inside, *files], reverse=True):
+        if name in inside:
+            ahead.append(name + os.sep)
+        elif _stray(name):
+            strays.append(where + name)
+        else:
+            ahead.append(name)
+    return (name[0] for name in re.finditer(r"[^\0]+", "\0".join(reversed(ahead))))
 
 
 def _stray(name: str) -> bool:

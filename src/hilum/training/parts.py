@@ -41,7 +41,7 @@ class Films:
 
 def rows_of(manifest: Manifest, cache: Cache, part: str) -> NDArray[np.int64]:
     """(n,) rows of the manifest: the labelled films of a part that have pixels, in order."""
-    of_part = np.array([p == part for p in manifest.part], bool)
+    of_part = manifest.part.equal(part)
     return np.flatnonzero(of_part & (np.asarray(manifest.label) >= 0) & (cache.rows >= 0))
 
 

@@ -18,7 +18,7 @@ from hilum.datasets.classes import NEGATIVE, POSITIVE, plain
 from hilum.datasets.patients import agent, known_patient
 from hilum.datasets.sources.listing import Listing, Request, common_folder, part_named
 from hilum.errors import UsageError
-from hilum.films.read import find_files
+from hilum.films.read import each_file
 
 Folders = tuple[str, ...]
 
@@ -37,19 +37,18 @@ def read(request: Request) -> Listing:
     several = len(sources) > 1
     listing = Listing(common_folder(sources))
     for source in sources:
-        passed: list[str] = []
-        films = find_files([source], passed=passed)
-        listing.stray += [os.path.basename(path) for path in passed]
         base = len(str(source).rstrip(os.sep)) + 1
         itself: Folders = ()
-        inside = {tuple(film[base:].split(os.sep)[:-1]) for film in films}
+        # Films are walked through twice, first for their folders alone: so no list of them is held.
+        inside = {tuple(film[base:].split(os.sep)[:-1]) for film in each_file(source, [])}
         if several and (part_named(source.name) or () in inside):
             itself = (source.name,)  # a part or a class
             inside = {(*itself, *folders) for folders in inside}
         start = _wrapping(inside)
         has_parts = any(part_named(parts[start]) for parts in inside if len(parts) > start)
         others: Counter[str] = Counter()
-        for film in films:
+        passed: list[str] = []
+        for film in each_file(source, passed):
             *folders, name = (*itself, *film[base:].split(os.sep))[start:]
             if has_parts and folders and not part_named(folders[0]):
                 others[folders[0]] += 1
@@ -74,6 +73,7 @@ def read(request: Request) -> Listing:
                 {"subtype": agent(name), "source": source.name},
                 own=own,
             )
+        listing.stray += [os.path.basename(path) for path in passed]
         for folder, films_there in others.items():
             listing.left_out(films_there, "in a folder beside those of the parts", example=folder)
     for column, least in (("subtype", 1), ("source", 2)):

@@ -6,12 +6,15 @@ name, number, date or UID. File names go into a manifest as they are.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 
 from hilum import machine, names
 from hilum.datasets.classes import UNKNOWN, is_unknown
+from hilum.datasets.columns import Texts
 from hilum.datasets.sources.listing import Listing, Request, common_folder, part_named
 from hilum.datasets.sources.table import LABEL, PART, PATH, PATIENT, Table
 from hilum.errors import UnreadableFilm, UsageError
@@ -115,7 +118,7 @@ def know_patients(listing: Listing, progress: Progress, *, views_only: bool = Fa
     if not rows:
         return
     for column in ("view", "age", "sex"):
-        listing.extra.setdefault(column, [""] * len(listing.file))
+        listing.extra.setdefault(column, Texts(repeat("", len(listing.file))))
     known_rows: set[int] = set()
     for file, known in headers(list(rows), progress):
         if known is None:
@@ -126,7 +129,7 @@ def know_patients(listing: Listing, progress: Progress, *, views_only: bool = Fa
             known_rows.add(row)
         for column in ("view", "age", "sex"):
             listing.extra[column][row] = listing.extra[column][row] or getattr(known, column)
-    listing.own = [row for row in listing.own if row not in known_rows]
+    listing.own = array("I", (row for row in listing.own if row not in known_rows))
 
 
 def headers(files: list[str], progress: Progress) -> Iterator[tuple[str, Known | None]]:

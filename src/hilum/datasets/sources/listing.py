@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
-import sys
+from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
+from hilum.datasets.columns import Paths, Texts
 from hilum.datasets.manifest import number_of
 from hilum.errors import Refused, UsageError, nearest
 from hilum.progress import SILENT, Progress
@@ -67,7 +69,7 @@ class Listing:
     Attributes
     ----------
     root : folder that holds all of them
-    file : absolute paths, as texts
+    file : absolute paths
     name : the class as the source writes it, ``""`` where it says nothing
     patient : grouping keys; whoever lists the films knows best how to tell them
     part : ``train``, ``validation``, ``test`` or ``""``
@@ -79,13 +81,13 @@ class Listing:
     """
 
     root: Path
-    file: list[str] = field(default_factory=list)
-    name: list[str] = field(default_factory=list)
-    patient: list[str] = field(default_factory=list)
-    part: list[str] = field(default_factory=list)
-    extra: dict[str, list[str]] = field(default_factory=dict)
+    file: Paths = field(default_factory=Paths)
+    name: Texts = field(default_factory=Texts)
+    patient: Texts = field(default_factory=Texts)
+    part: Texts = field(default_factory=Texts)
+    extra: dict[str, Texts] = field(default_factory=dict)
     notes: dict[str, Any] = field(default_factory=dict)
-    own: list[int] = field(default_factory=list)
+    own: array[int] = field(default_factory=lambda: array("I"))
     positive: str | None = None
     task: str | None = None
     stray: list[str] = field(default_factory=list)
@@ -104,16 +106,15 @@ class Listing:
         if own:
             self.own.append(len(self.file))
         self.file.append(file)
-        # Names and patients come again: one text for all of the same.
-        self.name.append(sys.intern(name))
-        self.patient.append(sys.intern(patient))
+        self.name.append(name)
+        self.patient.append(patient)
         self.part.append(part)
         extra = extra or {}
         for column in extra:
             if column not in self.extra:
-                self.extra[column] = [""] * (len(self.file) - 1)
+                self.extra[column] = Texts(repeat("", len(self.file) - 1))
         for column, values in self.extra.items():
-            values.append(sys.intern(extra.get(column, "")))
+            values.append(extra.get(column, ""))
 
     def left_out(self, films: int, why: str, what: str = "films", example: str = "") -> None:
         """A note on what is not among the films; ``example``: the name of one of them."""

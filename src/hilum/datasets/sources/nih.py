@@ -8,9 +8,10 @@ other is its complement.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+from collections.abc import Mapping
 from pathlib import Path
 
+from hilum.datasets.columns import Lookup, Texts
 from hilum.datasets.sources.listing import Listing, Request, common_folder, table_in
 from hilum.datasets.sources.table import Table, by_stem, stem_of, text_of, years
 from hilum.errors import Refused, UsageError
@@ -66,26 +67,30 @@ def read(request: Request) -> Listing:
     table = Table(path)
     names = table.needed(_IMAGE, "film names")
     labels = table.needed(_LABELS, "findings")
-    people = table.column(_PATIENT)
-    ages = table.column(("patientage",))
-    sexes = table.column(("patientsex", "patientgender"))
-    views = table.column(("viewposition",))
-    lists = _official(path.parent)
+    rows = zip(
+        names,
+        labels,
+        table.column(_PATIENT),
+        table.column(("patientage",)),
+        table.column(("patientsex", "patientgender")),
+        table.column(("viewposition",)),
+        strict=True,
+    )
+    official = _official(path.parent)
+    lists = {name: Lookup(listed) for name, listed in official.items()}
     folders = request.images or [path.parent]
     listing = Listing(path.parent, task=task)
     files = by_stem(folders, listing)
     finding = next(f for f in FINDINGS if f.lower() == task.removesuffix("-vs-all"))
     listing.positive = finding
-    named: set[str] = set()
     missing = others = 0
-    for row, film in enumerate(names):
+    for row, (film, found, patient, age, sex, view) in enumerate(rows):
         stem = stem_of(film)
-        named.add(stem)
         file = files.film(stem)
         if file is None:
             missing += 1
             continue
-        there = set(labels[row].split("|"))
+        there = set(found.split("|"))
         unknown = there - {*FINDINGS, NOTHING}
         if unknown:
             raise UsageError(
@@ -98,12 +103,12 @@ def read(request: Request) -> Listing:
         listing.add(
             file,
             label,
-            _patient(people[row] or stem.partition("_")[0], row, path),
+            _patient(patient or stem.partition("_")[0], row, path),
             _part(stem, lists),
             {
-                "view": views[row],
-                "age": years(ages[row]),
-                "sex": sexes[row],
+                "view": view,
+                "age": years(age),
+                "sex": sex,
                 **{f: "1" if f in there else "0" for f in FINDINGS},
             },
         )
@@ -115,9 +120,10 @@ def read(request: Request) -> Listing:
         )
     listing.left_out(missing, "their film is not there", "rows")
     listing.left_out(others, f"neither {finding} nor {NOTHING}")
-    listing.left_out(len(set(files) - named), "the table does not name them")
-    for name, listed in lists.items():
-        strange = listed - named
+    named = Lookup(map(stem_of, names))
+    listing.left_out(len(files.stems.absent(named)), "the table does not name them")
+    for name, listed in official.items():
+        strange = [listed[row] for row in lists[name].absent(named)]
         why, what = "the table has no such film", f"lines of {name}.txt"
         listing.left_out(len(strange), why, what, min(strange, default=""))
     listing.root = common_folder(folders)
@@ -140,22 +146,22 @@ def _patient(text: str, row: int, path: Path) -> str:
     return f"nih-{number.lstrip('0').zfill(8)}"
 
 
-def _part(stem: str, lists: Mapping[str, Set[str]]) -> str:
+def _part(stem: str, lists: Mapping[str, Lookup]) -> str:
     """The part of a film by the official lists; ``""`` where none of them tells."""
     for name, part in _LISTS.items():
-        if stem in lists.get(name, ()):
+        if name in lists and stem in lists[name]:
             return part
     # Beside the training list alone all else is its complement.
     return "test" if list(lists) == ["train_val_list"] else ""
 
 
-def _official(folder: Path) -> dict[str, set[str]]:
+def _official(folder: Path) -> dict[str, Texts]:
     """Stems of the official lists beside the table, by the name of the list."""
     lists = {}
     for name in _LISTS:
         for file in (folder / f"{name}.txt", folder / f"{name}.txt.gz"):
             if file.is_file():
                 lines = text_of(file, "list of films", "text").splitlines()
-                lists[name] = {stem_of(line.strip()) for line in lines} - {""}
+                lists[name] = Texts(filter(None, (stem_of(line.strip()) for line in lines)))
                 break
     return lists

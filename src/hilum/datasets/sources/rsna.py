@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from hilum.datasets.columns import Lookup
 from hilum.datasets.sources.dicom import know_patients
 from hilum.datasets.sources.listing import Listing, Request, common_folder, table_in
 from hilum.datasets.sources.table import Table, by_stem
@@ -69,7 +70,7 @@ def read(request: Request) -> Listing:
     know_patients(listing, request.progress, views_only=True)
     listing.left_out(missing, "their film is not there", "rows")
     listing.left_out(others, "neither an opacity nor normal")
-    listing.left_out(len(set(files) - set(target)), "the table does not name them")
+    listing.left_out(len(files.stems.absent(Lookup(target))), "the table does not name them")
     return listing
 
 

@@ -7,19 +7,24 @@ from __future__ import annotations
 
 import csv
 import gzip
-import io
 import os
 import re
 import zlib
-from collections.abc import Iterable, Sequence
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from io import BufferedIOBase
+from itertools import chain, repeat
 from pathlib import Path
+
+import numpy as np
 
 from hilum import names
 from hilum.datasets.classes import UNKNOWN, is_unknown
+from hilum.datasets.columns import Lookup, Paths, Texts
 from hilum.datasets.patients import known_patient
 from hilum.datasets.sources.listing import Listing, Request, common_folder, part_named
 from hilum.errors import Refused, UsageError
-from hilum.films.read import find_files
+from hilum.films.read import each_file
 
 # What people call the columns, best first; compared without case, spaces and underscores.
 PATH = ("path", "filepath", "file", "filename", "image", "imagepath", "imageindex", "film")
@@ -34,6 +39,7 @@ EXTRA = {
     "source": ("source", "site", "hospital"),
 }
 
+_BROKEN = (OSError, EOFError, zlib.error)
 _AGE = re.compile(
     r"\s*(\d+(?:\.\d*)?)\s*(?:(y(?:(?:ea)?rs?)?|m(?:o|onths?)?|w(?:eeks?)?|d(?:ays?)?)\.?)?\s*",
     re.I,
@@ -50,23 +56,27 @@ class Table:
     Attributes
     ----------
     heads : column names as written
-    rows : lists of cells, all as long as ``heads``
     """
 
     def __init__(self, path: Path, *, heads_only: bool = False) -> None:
         self.path = path
-        text = text_of(path, "table", "CSV", first_line=heads_only)
-        first = text[: text.find("\n")] if "\n" in text else text
+        lines = lines_of(path, "table", "CSV")
+        first = next(lines, "")
         delimiter = max(",;\t", key=first.count)
+        if heads_only:
+            lines = iter(())
+        rows = filter(None, csv.reader(chain([first], lines), delimiter=delimiter))
         try:
-            cells = [row for row in csv.reader(io.StringIO(text), delimiter=delimiter) if row]
+            self.heads = [head.strip() for head in next(rows, [])]
+            self._cells = [Texts() for _ in self.heads]
+            self._rows = 0
+            for row in rows:
+                self._rows += 1
+                row += [""] * (len(self.heads) - len(row))
+                for column, cell in zip(self._cells, row, strict=False):
+                    column.append(cell.strip())
         except csv.Error as error:
             raise UsageError(f"not a table: {path} ({error}). Give a CSV.") from error
-        self.heads = [head.strip() for head in cells[0]] if cells else []
-        width = len(self.heads)
-        self.rows = [
-            row if len(row) == width else (row + [""] * width)[:width] for row in cells[1:]
-        ]
         self._column: dict[str, int] = {}
         self._twice: dict[str, int] = {}
         for i, head in enumerate(map(_plain, self.heads)):
@@ -76,7 +86,7 @@ class Table:
     def has(self, names: Sequence[str]) -> bool:
         return any(name in self._column for name in names)
 
-    def column(self, names: Sequence[str]) -> list[str]:
+    def column(self, names: Sequence[str]) -> Texts:
         """The first of these columns that is there, stripped; empty texts where none is.
 
         Raises
@@ -92,10 +102,10 @@ class Table:
                         f"two columns of one name: {self.heads[i]} and "
                         f"{self.heads[self._twice[name]]} in {self.path}. Take one out."
                     )
-                return [row[i].strip() for row in self.rows]
-        return [""] * len(self.rows)
+                return self._cells[i]
+        return Texts(repeat("", self._rows))
 
-    def needed(self, names: Sequence[str], what: str) -> list[str]:
+    def needed(self, names: Sequence[str], what: str) -> Texts:
         """As ``column``; ``UsageError`` naming the columns that there are if none is."""
         if not self.has(names):
             raise UsageError(
@@ -118,7 +128,7 @@ def years(text: str) -> str:
     return f"{age:g}" if age <= 130 else ""
 
 
-def text_of(path: Path, what: str, form: str, *, first_line: bool = False) -> str:
+def text_of(path: Path, what: str, form: str) -> str:
     """The text of a file, unpacked where it ends in ``.gz``.
 
     Parameters
@@ -131,10 +141,26 @@ def text_of(path: Path, what: str, form: str, *, first_line: bool = False) -> st
         The file cannot be read, ends too early, or is no UTF-8.
     """
     try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:
-            return (stream.readline() if first_line else stream.read()).decode("utf-8-sig")
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+        with _opened(path) as stream:
+            return stream.read().decode("utf-8-sig")
+    except (*_BROKEN, UnicodeDecodeError) as error:
         raise UsageError(f"not a {what}: {path} ({error}). Give a {form} in UTF-8.") from error
+
+
+def lines_of(path: Path, what: str, form: str) -> Iterator[str]:
+    """As ``text_of``, one line after the other."""
+    try:
+        with _opened(path) as stream:
+            for number, line in enumerate(stream):
+                yield line.decode("utf-8" if number else "utf-8-sig")
+    except UnicodeDecodeError:
+        text_of(path, what, form)  # its error tells the place in the whole file
+    except _BROKEN as error:
+        raise UsageError(f"not a {what}: {path} ({error}). Give a {form} in UTF-8.") from error
+
+
+def _opened(path: Path) -> BufferedIOBase:
+    return gzip.open(path) if path.suffix == ".gz" else path.open("rb")
 
 
 def read(request: Request) -> Listing:
@@ -154,32 +180,34 @@ def read(request: Request) -> Listing:
     table = Table(path)
     written = table.needed(PATH, "paths")
     labels = table.needed(LABEL, "labels")
-    parts = [_part(text, path, row) for row, text in enumerate(table.column(PART))]
+    parts = Texts(_part(text, path, row) for row, text in enumerate(table.column(PART)))
     own_patients = table.has(PATIENT)
     people = table.column(PATIENT)
     extra = {name: table.column(heads) for name, heads in EXTRA.items() if table.has(heads)}
     if "age" in extra:
-        extra["age"] = [years(text) for text in extra["age"]]
+        extra["age"] = Texts(map(years, extra["age"]))
     _refuse_twice(written, path)
     listing = Listing(path.parent)
-    files = located(written, request.images or [path.parent], listing)
     missing = unlabelled = unknown = 0
-    for row, file in enumerate(files):
+    first = ""  # of those that are missing
+    for row, file in enumerate(located(written, request.images or [path.parent], listing)):
         if file is None:
+            first = first if missing else written[row]
             missing += 1
             continue
-        if not labels[row]:
+        label, person = labels[row], people[row]
+        if not label:
             unlabelled += 1
             continue
-        if is_unknown(labels[row]):
+        if is_unknown(label):
             unknown += 1
             continue
-        patient = names.hashed(people[row]) if people[row] else known_patient(file)
+        patient = names.hashed(person) if person else known_patient(file)
         own = patient is None
         more = {name: column[row] for name, column in extra.items()}
         listing.add(
             file,
-            labels[row],
+            label,
             patient or names.without_ending(written[row]),
             parts[row],
             more,
@@ -190,23 +218,24 @@ def read(request: Request) -> Listing:
             f"none of the films is there: {path} names {missing}, the first "
             f"{names.shown(written[0], path.parent)}. Say where they are with --images."
         )
-    listing.left_out(missing, "their film is not there", "rows", _first(written, files))
+    listing.left_out(missing, "their film is not there", "rows", first)
     listing.left_out(unlabelled, "without a label", "rows")
     listing.left_out(unknown, UNKNOWN, "rows")
     if own_patients:
         listing.notes["patient_ids"] = "keyed hashes of the table's"
     if listing.file:
-        listing.root = common_folder([os.path.dirname(file) for file in listing.file])
+        listing.root = common_folder({os.path.dirname(file) for file in listing.file})
     return listing
 
 
-def located(written: Sequence[str], images: Sequence[Path], listing: Listing) -> list[str | None]:
+def located(
+    written: Iterable[str], images: Sequence[Path], listing: Listing
+) -> Iterator[str | None]:
     """The file of each path of a table, None where there is none.
 
     A path is looked for as it is, below each folder of ``images``, and by its stem among all
     files in them (tables name ``.png`` where the copies are ``.jpg``).
     """
-    found: list[str | None] = []
     stems: Stems | None = None
     bases = [str(folder) for folder in images]
     for text in written:
@@ -218,31 +247,38 @@ def located(written: Sequence[str], images: Sequence[Path], listing: Listing) ->
             if stems is None:
                 stems = by_stem(images, listing)
             file = stems.film(stem_of(text))
-        found.append(os.path.abspath(file) if file else None)
-    return found
+        yield os.path.abspath(file) if file else None
 
 
-class Stems(dict[str, str]):
-    """Files by the stem of their name, and where a folder has two of one stem the second."""
+class Stems:
+    """Files by the stem of their name.
 
-    def __init__(self) -> None:
-        self.second: dict[str, str] = {}
+    Parameters
+    ----------
+    files : in the order in which they are looked for
+    folder : the number of the folder that each was found in
+    """
+
+    def __init__(self, files: Paths, folder: Sequence[int]) -> None:
+        self._files, self._folder = files, folder
+        self.stems = Lookup(map(stem_of, files))
 
     def film(self, stem: str) -> str | None:
-        """The file of this stem, None where there is none.
+        """The first file of this stem, None where there is none.
 
         Raises
         ------
         UsageError
             There are two in one folder, and nothing tells which is meant.
         """
-        if stem in self.second:
+        rows = self.stems.rows(stem)
+        if len(rows) > 1 and self._folder[rows[0]] == self._folder[rows[1]]:
             raise UsageError(
-                f"two films of one name: {names.shown(self[stem])} and "
-                f"{names.shown(self.second[stem])}. "
+                f"two films of one name: {names.shown(self._files[rows[0]])} and "
+                f"{names.shown(self._files[rows[1]])}. "
                 "Name the folder that is meant with --images."
             )
-        return self.get(stem)
+        return self._files[rows[0]] if rows else None
 
 
 def by_stem(images: Iterable[Path], listing: Listing) -> Stems:
@@ -250,19 +286,14 @@ def by_stem(images: Iterable[Path], listing: Listing) -> Stems:
 
     That two files share a stem matters only where a row needs it: see ``Stems.film``.
     """
-    stems = Stems()
-    for folder in images:
-        here: set[str] = set()
+    files, which = Paths(), array("I")
+    for number, folder in enumerate(images):
         passed: list[str] = []
-        for file in find_files([folder], passed=passed):
-            stem = stem_of(file)
-            if stem in here:
-                stems.second.setdefault(stem, file)
-            elif stem not in stems:
-                stems[stem] = file
-                here.add(stem)
+        for file in each_file(folder, passed):
+            files.append(file)
+            which.append(number)
         listing.stray += map(os.path.basename, passed)
-    return stems
+    return Stems(files, which)
 
 
 def stem_of(path: str) -> str:
@@ -286,15 +317,11 @@ def _part(text: str, path: Path, row: int) -> str:
     return part
 
 
-def _refuse_twice(written: Sequence[str], path: Path) -> None:
-    first: dict[str, int] = {}
-    for row, text in enumerate(written):
-        if text and first.setdefault(text, row) != row:
+def _refuse_twice(written: Texts, path: Path) -> None:
+    first = written.first_rows()
+    for row in np.flatnonzero(first != np.arange(len(first))).tolist():
+        if written[row]:
             raise UsageError(
-                f"a film stands twice: {names.shown(text, path.parent)} in rows "
-                f"{first[text] + 2} and {row + 2} of {path}. Take one out."
+                f"a film stands twice: {names.shown(written[row], path.parent)} in rows "
+                f"{first[row] + 2} and {row + 2} of {path}. Take one out."
             )
-
-
-def _first(written: Sequence[str], files: Sequence[str | None]) -> str:
-    return next((text for text, file in zip(written, files, strict=True) if file is None), "")
