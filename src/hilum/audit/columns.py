@@ -6,7 +6,7 @@ of no more films than they learn from.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float64]
 
+PLAIN = ("mean", "spread", "border")
 #: Columns of a manifest that probes look at, in plain words.
 TABLE = {
     "view": "the view (PA, AP, ...)",
@@ -30,14 +31,36 @@ TABLE = {
 }
 
 
-def facts(seen: Survey, rows: NDArray[np.int64]) -> dict[str, Floats]:
-    """(k,) numbers of these films and their files, by name."""
-    found = {name: values[rows] for name, values in seen.numbers.items()}
-    with np.errstate(divide="ignore", invalid="ignore"):
-        found["bits_a_pixel"] = 8 * found["bytes"] / (found["width"] * found["height"])
-        found["aspect"] = found["width"] / found["height"]
-    plain = [plain_numbers(films)[:, [0, 1, 3]] for films in seen.batches(rows)]
-    return found | dict(zip(("mean", "spread", "border"), np.concatenate(plain).T, strict=True))
+class Facts(Mapping[str, Floats]):
+    """(k,) numbers of these films and their files, by name; made when they are asked for.
+
+    Only what takes a look at every film is kept.
+    """
+
+    def __init__(self, seen: Survey, rows: NDArray[np.int64]) -> None:
+        self._numbers, self._rows = seen.numbers, rows
+        plain = np.empty((len(PLAIN), len(rows)))
+        start = 0
+        for films in seen.batches(rows):
+            plain[:, start : start + len(films)] = plain_numbers(films)[:, [0, 1, 3]].T
+            start += len(films)
+        self._plain = dict(zip(PLAIN, plain, strict=True))
+
+    def __getitem__(self, name: str) -> Floats:
+        if name in self._plain:
+            return self._plain[name]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            if name == "bits_a_pixel":
+                return 8 * self["bytes"] / (self["width"] * self["height"])
+            if name == "aspect":
+                return self["width"] / self["height"]
+        return self._numbers[name][self._rows]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter((*self._numbers, "bits_a_pixel", "aspect", *PLAIN))
+
+    def __len__(self) -> int:
+        return len(self._numbers) + 2 + len(PLAIN)
 
 
 def words(manifest: Manifest, seen: Survey, rows: NDArray[np.int64]) -> dict[str, Floats]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -71,12 +71,12 @@ def forest(probing: Probing) -> Figure:
     return figure
 
 
-def distributions(audit: Audit, columns: dict[str, NDArray[Any]], rows: NDArray[Any]) -> Figure:
+def distributions(audit: Audit, columns: Mapping[str, NDArray[Any]], rows: NDArray[Any]) -> Figure:
     """Size, shape, compression and brightness by class, a column a part.
 
     Parameters
     ----------
-    columns : values of the films ``rows``, by name, as ``columns.facts`` gives them
+    columns : values of the films ``rows``, by name, as ``columns.Facts``
     """
     from matplotlib.figure import Figure
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from hilum import report
 from hilum.audit import figures
-from hilum.audit.columns import facts
+from hilum.audit.columns import Facts
 from hilum.audit.rules import films_by_part
 from hilum.report import Section
 
@@ -24,7 +24,7 @@ def distributions(audit: Audit, folder: Path) -> Section | None:
     rows = np.flatnonzero(audit.seen.readable & (audit.manifest.label >= 0))
     if not len(rows):
         return None
-    columns = facts(audit.seen, rows)
+    columns = Facts(audit.seen, rows)
     with report.plot_style():
         drawn = report.save(figures.distributions(audit, columns, rows), folder, "distributions")
     body = report.figure(
@@ -52,7 +52,7 @@ _MEDIANS = {
 }
 
 
-def _medians(audit: Audit, columns: dict[str, NDArray[np.float64]], rows: NDArray[np.int64]) -> str:
+def _medians(audit: Audit, columns: Facts, rows: NDArray[np.int64]) -> str:
     """Medians by part and class, and how many films have a profile."""
     manifest = audit.manifest
     label = manifest.label[rows]

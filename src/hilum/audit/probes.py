@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hilum import machine
-from hilum.audit.columns import TABLE, facts, numbered, thumbnail, words
+from hilum.audit.columns import TABLE, Facts, numbered, thumbnail, words
 from hilum.audit.survey import Survey
 from hilum.decision import Estimate
 from hilum.evaluation import intervals, metrics
@@ -184,7 +184,7 @@ def probe(
         if enough and min(_people(label[scored], patient[scored])) >= LEAST_PATIENTS:
             places[name] = scored
     columns: dict[str, Array] = {
-        **facts(seen, rows),
+        **Facts(seen, rows),
         **words(manifest, seen, rows),
         "thumbnail": thumbnail(seen, rows),
     }

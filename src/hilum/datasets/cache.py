@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from hilum import machine, storage
 from hilum.datasets.archive import source
 from hilum.datasets.manifest import Manifest
-from hilum.datasets.shelf import Keys, Register, Rows, Shelf, Verdict, keys
+from hilum.datasets.shelf import BLOCK, Keys, Register, Rows, Shelf, Verdict, keys
 from hilum.errors import DiskFull, Locked, Refused, TooManyUnreadable, UnreadableFilm
 from hilum.films.preprocess import Preprocessing, described
 from hilum.films.radiograph import Reason
@@ -144,8 +144,13 @@ def _missing(shelf: Shelf, film_keys: Keys) -> Rows:
     """Rows of the films, each once, that have neither sound pixels nor a reason to have none."""
     wanted = (film_keys != b"") & ~_judged(shelf, film_keys)
     rows = np.flatnonzero(wanted)
-    rows = rows[~shelf.sound(film_keys[rows])]
-    return rows[np.sort(np.unique(film_keys[rows], return_index=True)[1])]
+    blocks = np.array_split(rows, len(rows) // BLOCK + 1)
+    rows = np.concatenate([some[~shelf.sound(film_keys[some])] for some in blocks])
+    if not len(rows):
+        return rows
+    order = np.argsort(film_keys[rows], kind="stable")  # np.unique would copy the keys twice more
+    in_order = film_keys[rows[order]]
+    return np.sort(rows[order[np.append(True, in_order[1:] != in_order[:-1])]])
 
 
 def _make(

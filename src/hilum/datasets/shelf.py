@@ -30,6 +30,7 @@ from hilum.films.preprocess import Preprocessing
 from hilum.films.radiograph import Reason
 
 RECORD = np.dtype([("key", "V16"), ("crc", "<u4")])
+BLOCK = 4096  # keys that are looked up at once, so that no second column of them is made
 # What may be otherwise next time: never remembered.
 _PASSING = {"missing", "unreachable", "timeout", "crashed"}
 
@@ -121,12 +122,14 @@ class Shelf:
 
     def places(self, wanted: Keys) -> Rows:
         """(n,) the place of each film in ``pixels``; -1 where it has none."""
-        if not len(self._keys):
-            return np.full(len(wanted), -1)
-        # Later records win: the same key twice means that it was made anew.
-        last = np.searchsorted(self._keys, wanted, side="right") - 1
-        there = (self._keys[last] == wanted) & (wanted != b"")
-        return np.where(there, self._places[last], -1)
+        places = np.full(len(wanted), -1)
+        for start in range(0, len(wanted) if len(self._keys) else 0, BLOCK):
+            some = wanted[start : start + BLOCK]
+            # Later records win: the same key twice means that it was made anew.
+            last = np.searchsorted(self._keys, some, side="right") - 1
+            there = (self._keys[last] == some) & (some != b"")
+            places[start : start + BLOCK][there] = self._places[last[there]]
+        return places
 
     def sound(self, wanted: Keys) -> NDArray[np.bool_]:
         """(n,) whether a film's pixels are here and agree with their checksum."""
