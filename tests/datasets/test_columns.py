@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hilum.datasets.columns import Paths, Texts, paths, texts
+from hilum.datasets.columns import Lookup, Paths, Texts, paths, texts
 
 # Few letters, so that texts come again: none, a control character, a zero, halves of surrogates.
 some = st.text("ab/\0\n\u00e9\u4e2d\ud83d\ude00\U0001f600", max_size=4)
@@ -41,6 +41,16 @@ def test_tells_which_rows_have_the_same_text(rows, text):
     assert kept.equal(text).tolist() == [other == text for other in rows]
     assert kept.first_rows().tolist() == [rows.index(text) for text in rows]
     assert kept.distinct() == len(set(rows))
+
+
+@given(column, column, some)
+def test_finds_a_text_as_a_dictionary_does(rows, others, text):
+    found = Lookup(rows)
+    for wanted in (text, *rows):
+        assert found.rows(wanted) == [row for row, other in enumerate(rows) if other == wanted]
+        assert (wanted in found) == (wanted in rows)
+    absent = found.absent(Lookup(others))
+    assert sorted(absent) == [rows.index(one) for one in dict.fromkeys(rows) if one not in others]
 
 
 @given(column, st.lists(st.tuples(st.integers(0, 39), some)))
