@@ -1,45 +1,86 @@
 // The first block: with one input channel nothing but the pooled map is worth writing.
 #pragma once
 
-#include "layers.hpp"
+#include "winograd.hpp"
 
 namespace hilum {
+
+// Winograd's F(2x2, 3x3): 16 products a tile where the plain sum has 36. A tile is one window of the
+// pool, and its transform is of pixels alone, the same for all channels.
+constexpr int SPOTS = 16;
+
+// One dimension of a filter's transform.
+inline void halve_filter(const vec (&g)[3], vec (&t)[4]) {
+    const vec ends = (g[0] + g[2]) * 0.5f, middle = g[1] * 0.5f;
+    t[0] = g[0];
+    t[1] = ends + middle;
+    t[2] = ends - middle;
+    t[3] = g[2];
+}
+
+// weight[out][TAPS] to filters[SPOTS][out].
+inline void first_filters(const float* weight, float* filters, int out) {
+    for (int o = 0; o < out; o += LANES) {
+        vec g[3][3];
+        for (int lane = 0; lane < LANES; lane++)
+            for (int tap = 0; tap < TAPS; tap++)
+                g[tap / 3][tap % 3][lane] = weight[(o + lane) * TAPS + tap];
+        both_ways<halve_filter, 3, 4>(
+            [&](int a, int b) { return g[a][b]; },
+            [&](int a, int b, vec v) { store(filters + (a * 4 + b) * out + o, v); });
+    }
+}
+
+// The four lines under a row of windows to spots[SPOTS][columns].
+inline void first_spots(const float* line, int width, int columns, float* half, float* spots) {
+    for (int i = 0; i < 2 * columns + 2; i++) {
+        const float* d = line + i;
+        half[i] = d[0] - d[2 * width];
+        half[width + i] = d[width] + d[2 * width];
+        half[2 * width + i] = d[2 * width] - d[width];
+        half[3 * width + i] = d[width] - d[3 * width];
+    }
+    for (int i = 0; i < 4; i++)
+        for (int j = 0; j < columns; j++) {
+            const float* d = half + i * width + 2 * j;
+            float* t = spots + 4 * i * columns + j;
+            t[0] = d[0] - d[2];
+            t[columns] = d[1] + d[2];
+            t[2 * columns] = d[2] - d[1];
+            t[3 * columns] = d[1] - d[3];
+        }
+}
 
 template <class T>
 void first_forward(const float* x, const float* weight, const float* bias, T* y, uint8_t* winners,
                    const Block& s, int threads) {
-    Buffer<float> taps((size_t)TAPS * s.out);
-    for (int tap = 0; tap < TAPS; tap++)
-        for (int c = 0; c < s.out; c++) taps[tap * s.out + c] = weight[c * TAPS + tap];
+    Buffer<float> filters((size_t)SPOTS * s.out);
+    first_filters(weight, filters, s.out);
     Pool::run(s.films * s.rows, threads, [&](Turn& turn) {
+        const Buffer<float> half((size_t)4 * s.width), spots((size_t)SPOTS * s.columns);
         do {
             const int film = turn.piece / s.rows, row = turn.piece % s.rows;
-            for (int block = 0; block < s.out; block += WIDE * LANES) {
-                vec filter[TAPS][WIDE], shift[WIDE];
-                UNROLL for (int v = 0; v < WIDE; v++) {
-                    shift[v] = load(bias + block + v * LANES);
-                    UNROLL for (int tap = 0; tap < TAPS; tap++)
-                        filter[tap][v] = load(taps + tap * s.out + block + v * LANES);
-                }
-                const float* seen = x + s.input(film, 2 * row, 0);
+            first_spots(x + s.input(film, 2 * row, 0), s.width, s.columns, half, spots);
+            for (int block = 0; block < s.out; block += LANES) {
+                vec filter[4][4];
+                UNROLL for (int p = 0; p < SPOTS; p++)
+                    filter[p / 4][p % 4] = load(filters + p * s.out + block);
+                const vec shift = load(bias + block);
                 size_t out = s.pixel(film, row, 0) + block;
-                for (int column = 0; column < s.columns; column++, seen += 2, out += s.out) {
-                    vec sum[4][WIDE];
-                    UNROLL for (int place = 0; place < 4; place++)
-                        UNROLL for (int v = 0; v < WIDE; v++) sum[place][v] = shift[v];
-                    UNROLL for (int i = 0; i < 4; i++)
-                        UNROLL for (int j = 0; j < 4; j++) {
-                            const vec pixel = broadcast(seen[i * s.width + j]);
-                            UNROLL for (int place = 0; place < 4; place++) {
-                                const int dy = i - place / 2, dx = j - place % 2;
-                                if (dy < 0 || dy > 2 || dx < 0 || dx > 2) continue;
-                                UNROLL for (int v = 0; v < WIDE; v++)
-                                    sum[place][v] += pixel * filter[dy * 3 + dx][v];
-                            }
-                        }
-                    UNROLL for (int v = 0; v < WIDE; v++)
-                        keep(relu_pool(sum[0][v], sum[1][v], sum[2][v], sum[3][v]),
-                             y + out + v * LANES, winners + out + v * LANES);
+                for (int column = 0; column < s.columns; column++, out += s.out) {
+                    const auto product = [&](int i, int j) {
+                        return filter[i][j] * broadcast(spots[(4 * i + j) * s.columns + column]);
+                    };
+                    vec top[4], bottom[4];
+                    UNROLL for (int j = 0; j < 4; j++) {
+                        const vec upper = product(1, j), lower = product(2, j);
+                        top[j] = product(0, j) + (upper + lower);
+                        bottom[j] = (upper - lower) - product(3, j);
+                    }
+                    const auto left = [&](const vec (&m)[4]) { return m[0] + (m[1] + m[2]) + shift; };
+                    const auto right = [&](const vec (&m)[4]) { return (m[1] - m[2]) - m[3] + shift; };
+                    keep(relu_pool(left(top), right(top), left(bottom), right(bottom)), y + out,
+                         winners + out);
                 }
             }
         } while (turn.next());

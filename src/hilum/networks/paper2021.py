@@ -102,13 +102,11 @@ class Paper2021(nn.Module):
                 # Maximum and ReLU commute, and pooling first leaves a quarter for ReLU to do.
                 a = F.relu(F.max_pool2d(layer(a), 2))
             return a
-        device = films.device.type
-        autocast = torch.is_autocast_enabled(device)
-        dtype = torch.get_autocast_dtype(device) if autocast else films.dtype
-        a = films.to(dtype)
+        a = films
         for i, layer in enumerate(blocks):
+            assert layer.bias is not None
             block = kernels.first_block if i == 0 else kernels.conv_relu_pool
-            a = block(a, layer.weight.to(dtype), _bias(layer).to(dtype))
+            a = block(a, layer.weight, layer.bias)
         return a
 
     def _fast_kernels(self, films: Tensor) -> ModuleType | None:
@@ -121,7 +119,3 @@ class Paper2021(nn.Module):
         kernels = import_module(name)
         return kernels if kernels.available() else None
 
-
-def _bias(layer: nn.Conv2d) -> Tensor:
-    assert layer.bias is not None
-    return layer.bias

@@ -108,6 +108,7 @@ def bias_relu_pool(x: Tensor, bias: Tensor) -> Tensor:
 
 def conv_relu_pool(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """Convolution without a frame, bias, ReLU and 2 × 2 max-pooling."""
+    x, weight, bias = _cast(x, weight, bias)
     if not (_usable(x) and weight.dtype == bias.dtype == x.dtype):
         return functional.relu(functional.max_pool2d(functional.conv2d(x, weight, bias), 2))
     maps = _NarrowConv.apply(x, weight) if _narrow(weight) else functional.conv2d(x, weight)
@@ -128,6 +129,7 @@ def _shared_memory(device: torch.device) -> int:
 def first_block(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """:func:`conv_relu_pool` of films (n, 1, h, w) by filters (out, 1, 3, 3), out 16, 32
     or 64; films that want a gradient are computed by torch."""
+    x, weight, bias = _cast(x, weight, bias)
     fits = tuple(weight.shape[1:]) == (1, 3, 3) and len(weight) in (16, 32, 64)
     films = _usable(x) and x.shape[1] == 1 and not x.requires_grad and min(x.shape[2:]) >= 4
     if not (fits and films and weight.dtype == bias.dtype == x.dtype):
@@ -149,6 +151,14 @@ def placed(films: Tensor, affine: Tensor) -> Tensor:
 def takes_films(x: Tensor) -> bool:
     """Whether :func:`placed` takes these films."""
     return x.is_cuda and x.dtype == torch.uint8 and available()
+
+
+def _cast(x: Tensor, *learnt: Tensor) -> tuple[Tensor, ...]:
+    """All of autocast's dtype where that is on, else of x's."""
+    device = x.device.type
+    on = torch.is_autocast_enabled(device)
+    dtype = torch.get_autocast_dtype(device) if on else x.dtype
+    return tuple(tensor.to(dtype) for tensor in (x, *learnt))
 
 
 def _usable(x: Tensor) -> bool:
