@@ -79,7 +79,9 @@ def test_balanced_holds_recall_and_specificity_equal_over_conditions() -> None:
     assert "as they are" in plain.chosen_on and "imitated" not in plain.chosen_on
 
 
-@pytest.mark.parametrize("rule", ["equal_rates", "youden", "accuracy", "probability"])
+@pytest.mark.parametrize(
+    "rule", ["equal_rates", "equal_costs", "youden", "accuracy", "probability"]
+)
 def test_every_rule_gives_what_its_name_says(rule: str) -> None:
     films = choice(seed=2)
     calibration = thresholds.calibrate(films)
@@ -96,6 +98,8 @@ def test_every_rule_gives_what_its_name_says(rule: str) -> None:
     others = [measured(t) for t in np.linspace(0.02, 0.98, 97)]
     if rule == "equal_rates":
         assert abs(own["recall"] - own["specificity"]) < 0.005
+    if rule == "equal_costs":
+        assert 3 * (1 - own["recall"]) == pytest.approx(1 - own["specificity"], abs=0.01)
     if rule == "youden":
         best = max(m["recall"] + m["specificity"] for m in others)
         assert own["recall"] + own["specificity"] >= best - 1e-9

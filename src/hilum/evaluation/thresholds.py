@@ -270,6 +270,18 @@ def equal_rates(choice: Choice, calibration: Calibration) -> tuple[float, str]:
 
 
 @_rule
+def equal_costs(choice: Choice, calibration: Calibration, miss: float = 3.0) -> tuple[float, str]:
+    """The share of the ill that are missed, ``miss`` times, equals the share of the healthy that
+    are called ill, over all conditions pooled (docs/records/fast says how 3 was chosen)."""
+
+    def worth(recall: Floats, specificity: Floats) -> Floats:
+        return -np.abs(miss * (1 - recall) - (1 - specificity))
+
+    words = f"share missed times {miss:g} equals share of false alarms, conditions pooled"
+    return _best(choice, calibration, worth), words
+
+
+@_rule
 def youden(choice: Choice, calibration: Calibration) -> tuple[float, str]:
     """Recall plus specificity is greatest (Youden 1950) over all conditions pooled."""
     cut = _best(choice, calibration, lambda recall, specificity: recall + specificity)

@@ -118,4 +118,3 @@ class Paper2021(nn.Module):
             return None
         kernels = import_module(name)
         return kernels if kernels.available() else None
-
