@@ -98,12 +98,7 @@ def finish(
         )
         choice = _choice(Engine(bare, threads), recipe, manifest, cache, validation, advance)
         calibration = thresholds.calibrate(choice)
-        points = {
-            "balanced": thresholds.choose(choice, calibration, "balanced", recipe.finish.balanced),
-            "screening": thresholds.choose(
-                choice, calibration, "screening", recall=recipe.finish.screening_recall
-            ),
-        }
+        points = operating_points(choice, calibration, recipe)
         separation = thresholds.separation(choice)
         draft = replace(
             bare,
@@ -132,6 +127,20 @@ def finish(
         bundle = replace(draft, card=card(draft, recipe, manifest, separation)).sealed()
         advance(1)
     return Finished(bundle, scores, gap, separation)
+
+
+def operating_points(
+    choice: Choice, calibration: Calibration, recipe: Recipe
+) -> dict[str, OperatingPoint]:
+    """``balanced`` and ``screening``, which never misses more than ``balanced`` does."""
+    balanced = thresholds.choose(choice, calibration, "balanced", recipe.finish.balanced)
+    screening = thresholds.choose(
+        choice, calibration, "screening", recall=recipe.finish.screening_recall
+    )
+    if screening.threshold > balanced.threshold:
+        rule = f"{screening.rule}; balanced keeps more, so the same"
+        screening = replace(balanced, name="screening", rule=rule)
+    return {"balanced": balanced, "screening": screening}
 
 
 def shift_names(recipe: Recipe) -> list[str]:
