@@ -52,7 +52,7 @@ RULES: dict[str, tuple[str, dict[str, Any]]] = {
     "youden": ("youden", {}),
     "accuracy": ("accuracy", {}),
     "probability = prevalence": ("probability", {}),
-    "recall at least 0.97": ("recall_at_least", {"recall": 0.97}),
+    **{f"recall at least {k:g}": ("recall_at_least", {"recall": k}) for k in (0.97, 0.98, 0.99)},
 }  # fmt: skip
 
 
