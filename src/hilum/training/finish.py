@@ -137,7 +137,7 @@ def operating_points(
     screening = thresholds.choose(
         choice, calibration, "screening", recall=recipe.finish.screening_recall
     )
-    if screening.threshold > balanced.threshold:
+    if screening.promise["recall"] < balanced.promise["recall"]:
         rule = f"{screening.rule}; balanced keeps more, so the same"
         screening = replace(balanced, name="screening", rule=rule)
     return {"balanced": balanced, "screening": screening}
