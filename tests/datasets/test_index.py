@@ -262,6 +262,8 @@ def test_options_that_would_change_nothing_are_refused(write, root, tmp_path):
         for given in (tmp_path / "films.csv", Manifest.read(tmp_path / "films.csv")):
             with pytest.raises(UsageError, match=f"--{next(iter(option))} changes nothing"):
                 open_data(given, **option)
+            with pytest.raises(TypeError, match="recipes"):
+                open_data(given, recipes="paper2021")  # as for a folder, not passed over
     same = {"kind": "folders", "positive": "PNEUMONIA", "task": "pneumonia", "images": ()}
     assert len(open_data(tmp_path / "films.csv", **same, validation=0.15, test=0.15)) == 50
 

@@ -335,7 +335,7 @@ def test_films_and_models_are_taken_as_the_command_takes_them(
 ) -> None:
     table, model = tmp_path / "films.csv", bundle.write(tmp_path / "m.hilum")
     films.write(table)
-    found = evaluate(str(table), model, out=tmp_path / "out", draws=20, workers=0)
+    found = evaluate(str(table), model=model, out=tmp_path / "out", draws=20, workers=0)
     assert found.as_dict()["models"]["brightness"]["digest"] == bundle.sealed().digest
     assert found.manifest.digest == films.digest
     assert len(repr(found)) < 1000  # what a notebook shows of it

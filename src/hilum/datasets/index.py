@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from inspect import signature
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -131,7 +132,13 @@ def open_data(
     Parameters
     ----------
     options : those of :func:`index`
+
+    Raises
+    ------
+    TypeError
+        An option that :func:`index` does not have: with a manifest, too, which needs none of them.
     """
+    signature(index).bind_partial(**options)
     if isinstance(sources, Manifest):
         _refuse_options(sources, "it", options)
         return sources

@@ -134,7 +134,7 @@ class Evaluation:
 
 def evaluate(
     data: Manifest | str | Path | Sequence[str | Path],
-    models: Model | str | Path | Sequence[Model | str | Path] | None = None,
+    model: Model | str | Path | Sequence[Model | str | Path] | None = None,
     *,
     part: str | None = None,
     out: Path | str | None = None,
@@ -149,7 +149,7 @@ def evaluate(
     Parameters
     ----------
     data : films with labels: a manifest, or whatever ``hilum.index`` takes (no parts are drawn)
-    models : one model, or two that are then compared film by film; loaded, or the path of a bundle
+    model : one, or two that are then compared film by film; loaded, or the path of a bundle
         or a run; the one that ships where None
     part : ``test`` where None; films without parts are all judged
     out : a new folder; a dated one here where None
@@ -166,8 +166,8 @@ def evaluate(
         The folder holds another result.
     """
     require("report")
-    some = [models] if models is None or isinstance(models, str | Path | Model) else list(models)
-    listed = [model if isinstance(model, Model) else load(model) for model in some]
+    some = [model] if model is None or isinstance(model, str | Path | Model) else list(model)
+    listed = [one if isinstance(one, Model) else load(one) for one in some]
     if not 1 <= len(listed) <= 2:
         raise UsageError(f"one model or two can be judged at once: {len(listed)} were given.")
     named = dict(zip(_names(listed), listed, strict=True))
@@ -182,10 +182,9 @@ def evaluate(
         )
     folder = new_folder(out or dated_folder("evaluation"))
     with unless_empty(folder):
-        caches = {name: fill(model, manifest, workers, progress) for name, model in named.items()}
+        caches = {name: fill(one, manifest, workers, progress) for name, one in named.items()}
         scores = {
-            name: score_cached(model, manifest, caches[name], progress)
-            for name, model in named.items()
+            name: score_cached(one, manifest, caches[name], progress) for name, one in named.items()
         }
         first = scores[next(iter(named))]
         unreadable = [(film, why) for film, why in zip(first.film, first.error, strict=True) if why]
@@ -196,11 +195,11 @@ def evaluate(
             )
     with progress.stage("measuring", 3 * len(named) + 2) as advance:
         measured, groups = {}, {}
-        for name, model in named.items():
-            points = model.bundle.operating_points
+        for name, one in named.items():
+            points = one.bundle.operating_points
             measured[name] = measuring.measure(scores[name], points, draws=draws, seed=seed)
             advance(2)
-            default = points[model.bundle.default_operating_point]
+            default = points[one.bundle.default_operating_point]
             groups[name] = subgroups(
                 scores[name], manifest.extra, default, draws=min(draws, 1000), seed=seed
             )
