@@ -16,11 +16,20 @@ from hilum.training.finish import operating_points
 from hilum.training.recipe import Recipe
 
 
-@pytest.mark.parametrize(("asked", "its_own"), [(0.99, True), (0.6, False)])
-def test_screening_never_misses_more_than_balanced(asked: float, its_own: bool) -> None:
+@pytest.mark.parametrize(
+    ("films", "apart", "asked", "its_own"),
+    [
+        (800, 2.5, 0.99, True),
+        (800, 2.5, 0.6, False),
+        (60, 12.0, 0.99, False),  # no error among them: both keep all, at other thresholds
+    ],
+)
+def test_screening_never_misses_more_than_balanced(
+    films: int, apart: float, asked: float, its_own: bool
+) -> None:
     rng = np.random.default_rng(0)
-    label = np.arange(800) % 2
-    choice = Choice(label, tuple(map(str, range(800))), {"plain": rng.normal(2.5 * label)})
+    label = np.arange(films) % 2
+    choice = Choice(label, tuple(map(str, range(films))), {"plain": rng.normal(apart * label)})
     recipe = Recipe.load("fast")
     recipe = replace(recipe, finish=replace(recipe.finish, screening_recall=asked))
     points = operating_points(choice, Calibration(), recipe)

@@ -354,6 +354,8 @@ def test_a_recipe_that_was_changed_is_not_gone_on_with(data: Manifest, tmp_path:
          "does not take such films: paper2021 at 250 pixels"),
         ({"recipe": "paper2021", "overrides": ["finish.shifts=['dark']"]}, RecipeError,
          "no such imitated shift: finish.shifts dark"),
+        ({"overrides": ["finish.balanced='equal_cost'"]}, RecipeError,
+         "no such rule for a threshold: finish.balanced equal_cost. Did you mean 'equal_costs'"),
         ({"recipe": "paper2022"}, RecipeError, "no such recipe"),
     ],
 )  # fmt: skip

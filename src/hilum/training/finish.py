@@ -19,7 +19,7 @@ import hilum
 from hilum.bundle import Bundle
 from hilum.datasets.cache import Cache
 from hilum.datasets.manifest import Manifest
-from hilum.decision import Calibration, OperatingPoint
+from hilum.decision import Calibration, OperatingPoint, decide
 from hilum.errors import RecipeError, nearest
 from hilum.evaluation import thresholds
 from hilum.evaluation.measure import measure
@@ -137,10 +137,24 @@ def operating_points(
     screening = thresholds.choose(
         choice, calibration, "screening", recall=recipe.finish.screening_recall
     )
-    if screening.promise["recall"] < balanced.promise["recall"]:
+    # Not by their promises: of films that are told apart without an error both keep all, and
+    # screening, the highest threshold that does, would miss more among films to come.
+    if decide(balanced.threshold, screening) != "positive":
         rule = f"{screening.rule}; balanced keeps more, so the same"
         screening = replace(balanced, name="screening", rule=rule)
     return {"balanced": balanced, "screening": screening}
+
+
+def check_names(recipe: Recipe) -> None:
+    """Raise ``RecipeError`` for a rule or an imitated shift that does not exist: asked before a
+    film is read, since they are first used when training has ended."""
+    shift_names(recipe)
+    rule = recipe.finish.balanced
+    if rule not in thresholds.RULES:
+        raise RecipeError(
+            f"no such rule for a threshold: finish.balanced {rule}. "
+            f"{nearest(rule, thresholds.RULES)}"
+        )
 
 
 def shift_names(recipe: Recipe) -> list[str]:

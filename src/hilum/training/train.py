@@ -28,7 +28,7 @@ from hilum.storage import atomic_write
 from hilum.training import group, leader, memory, placement
 from hilum.training.backends import make_learner
 from hilum.training.faults import explained
-from hilum.training.finish import finish, shift_names
+from hilum.training.finish import check_names, finish
 from hilum.training.learner import Learner, TorchLearner, class_weights
 from hilum.training.loop import Epoch, fit, steps_in_epoch
 from hilum.training.parts import Films, open_films
@@ -72,7 +72,7 @@ def train(
         recipe = Recipe.load(recipe, overrides)
     if seed is not None:
         recipe = replace(recipe, training=replace(recipe.training, seed=seed))
-    shift_names(recipe)
+    check_names(recipe)
     place = placement.resolve(on, recipe)
     folder = None if out is None else Path(out)
     if group.by_torchrun():
