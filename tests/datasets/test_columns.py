@@ -88,3 +88,13 @@ def test_paths_are_made_relative(folder):
     inside = ["a.png", "train/NORMAL/b.png", "train/NORMAL/b.png", "train/c/"]
     whole = paths([f"{base}/{path}" for path in inside])
     assert paths(whole) is whole and whole.below(folder) == inside
+
+
+def test_columns_that_share_letters_grow_apart():
+    whole = Texts(map(str, range(200)))
+    chosen, other = whole.select(np.arange(3)), whole.select(np.arange(3))
+    for number in range(70_000):  # a row needs four bytes from here on, from one
+        whole.append(f"text {number}")
+    chosen.append("one more")
+    other[0] = "another"
+    assert (chosen, other) == (("0", "1", "2", "one more"), ("another", "1", "2"))

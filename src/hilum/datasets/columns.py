@@ -96,7 +96,7 @@ class Texts(Column):
         which = len(self._ends) - 1
         self._letters += text.encode(*_CODE)
         self._ends.append(len(self._letters))
-        if which >> 8 * self._of.itemsize:
+        while which >> 8 * self._of.itemsize:  # by two steps where others share the letters
             self._of = array(_WIDER[self._of.typecode], self._of)
         if len(self._known) == _KNOWN:
             self._known.clear()
