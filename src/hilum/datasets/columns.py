@@ -199,11 +199,16 @@ class Lookup:
         keys = np.fromiter((_digest(text.encode(*_CODE)) for text in column), "S16")
         self._rows = np.argsort(keys, kind="stable").astype(np.int32)
         self._keys = keys[self._rows]
+        # Digests are spread evenly: by their first two bytes a search has few steps left.
+        begins = np.searchsorted(self._keys.view(">u2")[::8], np.arange((1 << 16) + 1))
+        self._begins = array("I", begins.astype(np.uint32).tobytes())
 
     def rows(self, text: str) -> list[int]:
         """The rows that have this text, in order."""
         key = _digest(text.encode(*_CODE))
-        start = end = bisect_left(self._keys, key)
+        first = int.from_bytes(key[:2].ljust(2, b"\0"), "big")
+        within = self._begins[first], self._begins[first + 1]
+        start = end = bisect_left(self._keys, key, *within)
         while end < len(self._keys) and self._keys[end] == key:
             end += 1
         return self._rows[start:end].tolist()

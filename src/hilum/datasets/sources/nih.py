@@ -8,8 +8,11 @@ other is its complement.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Mapping
 from pathlib import Path
+
+import numpy as np
 
 from hilum.datasets.columns import Lookup, Texts
 from hilum.datasets.sources.listing import Listing, Request, common_folder, table_in
@@ -34,6 +37,7 @@ FINDINGS = (
     "Pneumothorax",
 )
 NOTHING = "No Finding"
+_BITS = {name: 1 << place for place, name in enumerate(FINDINGS)} | {NOTHING: 0}
 _LISTS = {"train_val_list": "train", "test_list": "test"}
 _IMAGE, _LABELS, _PATIENT = ("imageindex",), ("findinglabels",), ("patientid",)
 
@@ -83,6 +87,7 @@ def read(request: Request) -> Listing:
     files = by_stem(folders, listing)
     finding = next(f for f in FINDINGS if f.lower() == task.removesuffix("-vs-all"))
     listing.positive = finding
+    told = array("H")  # findings of the films that are listed, a bit each
     missing = others = 0
     for row, (film, found, patient, age, sex, view) in enumerate(rows):
         stem = stem_of(film)
@@ -105,19 +110,18 @@ def read(request: Request) -> Listing:
             label,
             _patient(patient or stem.partition("_")[0], row, path),
             _part(stem, lists),
-            {
-                "view": view,
-                "age": years(age),
-                "sex": sex,
-                **{f: "1" if f in there else "0" for f in FINDINGS},
-            },
+            {"view": view, "age": years(age), "sex": sex},
         )
+        told.append(sum(map(_BITS.__getitem__, there)))
     if not listing.file:
         where = ", ".join(str(folder) for folder in folders)
         raise Refused(
             f"no film of {path.name} with {finding} or {NOTHING} is in {where}: "
             f"{missing} rows have no film there. Say where the films are with --images."
         )
+    for name in FINDINGS:
+        has = np.asarray(told) & _BITS[name] > 0
+        listing.extra[name] = Texts(("0", "1")).select(has.astype(np.uint8))
     listing.left_out(missing, "their film is not there", "rows")
     listing.left_out(others, f"neither {finding} nor {NOTHING}")
     named = Lookup(map(stem_of, names))
