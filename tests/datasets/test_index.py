@@ -290,3 +290,12 @@ def test_a_name_that_is_no_text_is_refused_in_one_line(write, root):
     with pytest.raises(Refused, match=r"not valid UTF-8: .*M.udcfcller.png \(1 such") as caught:
         index(root)
     str(caught.value).encode()
+
+
+def test_a_manifest_without_films_is_refused_in_a_line(write, root, tmp_path):
+    write(*kermany(40))
+    index(root).write(tmp_path / "films.csv")
+    heads = (tmp_path / "films.csv").read_text().splitlines()[0]
+    (tmp_path / "films.csv").write_text(f"{heads}\n")
+    with pytest.raises(Refused, match="lists none"):
+        open_data(tmp_path / "films.csv")

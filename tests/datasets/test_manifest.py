@@ -84,6 +84,15 @@ def test_an_edited_table_is_read_as_it_is_now_and_says_so(tmp_path):
     assert any("edited" in line for line in read.remarks())
 
 
+def test_a_patient_that_was_taken_out_is_no_patient_of_others(tmp_path):
+    manifest().write(tmp_path / "films.csv")
+    table = (tmp_path / "films.csv").read_text().replace(",p0,", ",,").replace(",p2,", ",,")
+    (tmp_path / "films.csv").write_text(table)
+    read = Manifest.read(tmp_path / "films.csv")
+    assert read.patient == ("a/0.png", "a/1.png", "p1", "p1", "a/4.png", "a/5.png")
+    assert any("no patient is known for 4 films" in line for line in read.remarks())
+
+
 def test_select_takes_masks_and_indices():
     made = manifest()
     assert made.select(np.array([4, 1])).path == ("a/4.png", "a/1.png")

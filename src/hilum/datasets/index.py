@@ -137,6 +137,8 @@ def open_data(
     ------
     TypeError
         An option that :func:`index` does not have: with a manifest, too, which needs none of them.
+    Refused
+        The manifest lists no film; and what :func:`index` raises.
     """
     signature(index).bind_partial(**options)
     if isinstance(sources, Manifest):
@@ -147,6 +149,8 @@ def open_data(
     if len(sources) == 1 and is_manifest(path := Path(sources[0]).expanduser()):
         manifest = Manifest.read(path)
         _refuse_options(manifest, path, options)
+        if not len(manifest):
+            raise Refused(f"no films: {path} lists none. Index the films again.")
         if not manifest.root.is_dir():
             raise UsageError(
                 f"the films' folder is not there: {manifest.root}, named by {path}. "

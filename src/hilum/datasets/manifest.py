@@ -262,17 +262,24 @@ class Manifest:
                 f"a row does not fit its heads: row {wrong[0]} of {csv_path} has "
                 f"{wrong[1]} cells, not {len(heads)}. Mend it."
             )
+        patient, notes = columns[1], about.get("notes", {})
+        unknown = np.flatnonzero(patient.equal(""))
+        for empty in unknown.tolist():  # emptied by hand: each film counts as a patient of its own
+            patient[empty] = path[empty]
+        if len(unknown):
+            told = notes.setdefault("patients", {})
+            told["own"] = min(told.get("own", 0) + len(unknown), len(path))
         root = Path(about["root"])
         manifest = cls(
             root=root if root.is_absolute() else (csv_path.parent / root).resolve(),
             path=path,
             label=_labels(columns[0], csv_path),
-            patient=columns[1],
+            patient=patient,
             part=_checked(columns[2], csv_path),
             extra=dict(zip(heads[4:], columns[3:], strict=True)),
             task=about["task"],
             classes=(about["classes"][0], about["classes"][1]),
-            notes=about.get("notes", {}),
+            notes=notes,
         )
         if manifest.digest != about.get("digest"):
             manifest.notes["edited"] = True
