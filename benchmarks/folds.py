@@ -22,22 +22,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 import hilum
 from hilum.datasets.cache import Cache
 from hilum.datasets.manifest import Manifest
 from hilum.datasets.split import place
-from hilum.decision import OperatingPoint, decide
+from hilum.decision import Calibration, OperatingPoint, decide
 from hilum.evaluation import thresholds
 from hilum.evaluation.metrics import auroc, cells, rates
 from hilum.evaluation.thresholds import Choice
 from hilum.films.preprocess import Preprocessing, preprocess
 from hilum.inference.engine import Engine
+from hilum.training.finish import validation_choice
 from hilum.training.parts import Films, films_of
 from hilum.training.recipe import Recipe
-from hilum.training.shifts import SHIFTS, imitate
 from shifted import HELD_OUT, SIZE, hold_out
 
 RECORD = Path(__file__).parents[1] / "docs/records/fast/folds.csv"
@@ -74,20 +73,6 @@ def trained(manifest: Manifest, fold: int, seed: int, folder: Path, on: list[str
     return run
 
 
-def shifted_logits(engine: Engine, films: Films, seed: int) -> Logits:
-    """As validation is scored when a model is finished: plain, and under each of ``SHIFTS``."""
-    pixels = torch.from_numpy(films.pixels[films.rows])
-    numbers = torch.from_numpy(films.identity)
-    found = {"plain": engine.run(pixels.numpy())[0]}
-    for name in SHIFTS:
-        pieces = [
-            engine.run(imitate(some, which, name, seed).numpy())[0]
-            for some, which in zip(pixels.split(64), numbers.split(64), strict=True)
-        ]
-        found[name] = np.concatenate(pieces)
-    return found
-
-
 def held_out_logits(engine: Engine, manifest: Manifest, films: Films, size: int) -> Logits:
     """The same films under the shifts that hilum knows nothing of."""
     large = Cache.fill(manifest, Preprocessing(SIZE))
@@ -103,12 +88,11 @@ def held_out_logits(engine: Engine, manifest: Manifest, films: Films, size: int)
 def scored(run: Path) -> tuple[Choice, NDArray[np.int8], Logits]:
     """The choice that the run's thresholds are made on; labels and logits of the fold's films."""
     model, manifest = hilum.load(run), Manifest.read(run / "films.csv")
-    seed = Recipe.load(run / "recipe.toml").training.seed
-    size = model.bundle.preprocessing.size
-    cache = Cache.fill(manifest, model.bundle.preprocessing)
+    recipe = Recipe.load(run / "recipe.toml")
+    size = recipe.preprocessing.size
+    cache = Cache.fill(manifest, recipe.preprocessing)
     validation = films_of(manifest, cache, "validation")
-    patients = manifest.of_part("validation").patient
-    choice = Choice(validation.labels, patients, shifted_logits(model.engine, validation, seed))
+    choice = validation_choice(model.engine, recipe, manifest, cache, validation)
     fold = films_of(manifest, cache, "test")
     logits = {"plain": model.engine.run(fold.pixels[fold.rows])[0]}
     logits |= held_out_logits(model.engine, manifest.of_part("test"), fold, size)
@@ -123,15 +107,18 @@ def judged(choice: Choice, label: NDArray[np.int8], logits: Logits) -> list[dict
         point = thresholds.choose(choice, calibration, "balanced", rule, **options)
         row: dict[str, Any] = {"rule": name, "threshold": point.threshold}
         for condition, logit in logits.items():
-            row |= {
-                f"{condition}_{k}": v for k, v in found(label, logit, calibration, point).items()
-            }
+            kept = rates_at(point, calibration, label, logit)
+            row |= {f"{condition}_{name}": value for name, value in kept.items()}
         rows.append(row)
     return rows
 
 
-def found(label: NDArray[np.int8], logit: NDArray[np.float32], calibration: Any,
-          point: OperatingPoint) -> dict[str, float]:  # fmt: skip
+def rates_at(
+    point: OperatingPoint,
+    calibration: Calibration,
+    label: NDArray[np.int8],
+    logit: NDArray[np.float32],
+) -> dict[str, float]:
     decision = decide(calibration.probability(logit), point)
     rate = rates(cells(label, decision).sum(0))
     kept = {k: float(rate[k]) for k in ("recall", "specificity", "accuracy")}

@@ -7,7 +7,7 @@ is what is shipped.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -96,7 +96,8 @@ def finish(
             outputs=graph.outputs,
             hilum=hilum.__version__,
         )
-        choice = _choice(Engine(bare, threads), recipe, manifest, cache, validation, advance)
+        engine = Engine(bare, threads)
+        choice = validation_choice(engine, recipe, manifest, cache, validation, advance)
         calibration = thresholds.calibrate(choice)
         points = operating_points(choice, calibration, recipe)
         separation = thresholds.separation(choice)
@@ -169,10 +170,22 @@ def shift_names(recipe: Recipe) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def _choice(
-    engine: Engine, recipe: Recipe, manifest: Manifest, cache: Cache, films: Films, advance: Any
+def validation_choice(
+    engine: Engine,
+    recipe: Recipe,
+    manifest: Manifest,
+    cache: Cache,
+    films: Films,
+    advance: Callable[[int], object] = lambda _: None,
 ) -> Choice:
-    """The graph's logits on validation, plain and under each imitated shift."""
+    """What thresholds are chosen on: the graph's logits on validation, plain and under each
+    imitated shift.
+
+    Parameters
+    ----------
+    films : the manifest's validation part
+    advance : told after each shift
+    """
     logits = {"plain": engine.run(films.pixels[films.rows])[0]}
     for shift in shift_names(recipe):
         logits[shift] = np.concatenate(
