@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 import hilum
 from hilum.datasets.cache import Cache
+from hilum.datasets.index import open_data
 from hilum.datasets.manifest import Manifest
 from hilum.datasets.split import place
 from hilum.decision import Calibration, OperatingPoint, decide
@@ -145,7 +146,7 @@ def main() -> None:
     parser.add_argument("--record", action="store_true", help="write docs/records/fast/folds.csv")
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
-    whole = hilum.index(given.data)
+    whole = open_data(given.data)
     manifest = whole.select(np.array([p in ("train", "validation") for p in whole.part]))
     rows = []
     for fold in range(FOLDS):
