@@ -167,7 +167,7 @@ class TestConvolutions:
     @given(
         seed=st.integers(0, 99),
         n=st.integers(1, 2),
-        channels=st.sampled_from([(1, 32), (1, 64), (32, 32), (32, 64), (64, 32)]),
+        channels=st.sampled_from([(1, 32), (1, 64), (32, 32), (32, 64), (64, 32), (96, 32)]),
         h=sizes,
         w=sizes,
     )
@@ -241,16 +241,42 @@ class TestConvolutions:
         for k in (0, -2, -1):
             assert distance(ours[k], theirs[k]) < 2e-5
 
+    @pytest.mark.parametrize("inputs", [32, 64, 128])
+    def test_bfloat16_loses_less_than_rounding_the_filters_would(self, inputs):
+        """The integers' scales: maps of films are smooth, nought or more, and uneven in size."""
+        x = functional.avg_pool2d(draw(1, 2, inputs, 46, 46), 5, 1).relu().bfloat16()
+        x *= torch.linspace(0.1, 1, 42)[:, None].bfloat16()
+        weight, bias = draw(2, 32, inputs, 3, 3) / inputs, torch.zeros(32)
+        exact = torch_block(x.double(), weight.double(), bias.double())
+        rounded = torch_block(x.double(), weight.bfloat16().double(), bias.double())
+        ours = kernels.conv_relu_pool(x.contiguous(memory_format=NHWC), weight, bias)
+        # Both errors, independent, add up in squares: the kernel's own and that of storing its output.
+        own = distance(ours, exact) ** 2 - distance(exact.bfloat16(), exact) ** 2
+        assert own < distance(rounded, exact) ** 2
+
+    @pytest.mark.parametrize("scale", [0, 1e-38, 1e-20, 1e20])
+    def test_bfloat16_of_any_size(self, scale):
+        x = (draw(1, 1, 32, 20, 20).abs() * scale).bfloat16()
+        weight, bias = draw(2, 32, 32, 3, 3), torch.zeros(32)
+        exact = torch_block(x.double(), weight.double(), bias.double())
+        ours = kernels.conv_relu_pool(x, weight, bias).double()
+        assert float((ours - exact).abs().max()) <= max(float(exact.abs().max()) / 100, 1e-28)
+
+    @pytest.mark.parametrize("dtype", DTYPES)
+    @pytest.mark.parametrize("value", [float("nan"), float("inf")])
     @pytest.mark.parametrize("inputs", [1, 32])
-    def test_nan_does_not_get_lost(self, inputs):
+    def test_nan_does_not_get_lost(self, dtype, value, inputs):
         layer = kernels.first_block if inputs == 1 else kernels.conv_relu_pool
         x, weight, bias = draw(8, 1, inputs, 20, 20), draw(9, 32, inputs, 3, 3), draw(10, 32)
-        expected = torch.zeros(1, 32, 9, 9, dtype=torch.bool)
-        x[0, 0, 7, 9] = float("nan")
-        expected |= torch_block(x, weight, bias).isnan()
-        assert expected.any()
-        assert layer(x, weight, bias).isnan()[expected].all()
-        assert layer(draw(8, 1, inputs, 20, 20), weight * float("nan"), bias).isnan().all()
+        sound = draw(11, 1, inputs, 20, 20)
+        broken = weight.clone()
+        x[0, 0, 7, 9] = broken[5, 0, 1, 1] = value
+        with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+            for films, filters in ((x, weight), (sound, broken)):
+                finite = torch_block(films.double(), filters.double(), bias.double()).isfinite()
+                assert not finite.all()
+                assert not layer(films, filters, bias)[~finite].isfinite().any()
+            assert layer(sound, broken, bias)[:, :5].isfinite().all()
 
     def test_no_input_gradient_is_computed_where_none_is_wanted(self):
         x, weight = draw(1, 1, 32, 12, 12), draw(2, 32, 32, 3, 3).requires_grad_()

@@ -9,7 +9,7 @@
 #include "first.hpp"
 #include "pooling.hpp"
 #include "winners.hpp"
-#include "winograd.hpp"
+#include "forward.hpp"
 
 using namespace hilum;
 

@@ -31,24 +31,55 @@ inline void first_filters(const float* weight, float* filters, int out) {
     }
 }
 
-// The four lines under a row of windows to spots[SPOTS][columns].
+// Room for the columns of two windows each that whole vectors of them see.
+inline int first_room(int columns) { return 2 * ((columns + LANES - 1) / LANES * LANES) + LANES; }
+
+// The four lines under a row of windows to spots[columns / LANES][SPOTS][LANES]: whole vectors, whatever
+// the last holds more. `half` has room for them.
 inline void first_spots(const float* line, int width, int columns, float* half, float* spots) {
-    for (int i = 0; i < 2 * columns + 2; i++) {
+    const int wide = 2 * columns + 2, room = first_room(columns);
+    for (int i = 0; i < wide; i++) {
         const float* d = line + i;
-        half[i] = d[0] - d[2 * width];
-        half[width + i] = d[width] + d[2 * width];
-        half[2 * width + i] = d[2 * width] - d[width];
-        half[3 * width + i] = d[width] - d[3 * width];
+        const float above = d[width], below = d[2 * width];
+        half[i] = d[0] - below;
+        half[room + i] = above + below;
+        half[2 * room + i] = below - above;
+        half[3 * room + i] = above - d[3 * width];
     }
-    for (int i = 0; i < 4; i++)
-        for (int j = 0; j < columns; j++) {
-            const float* d = half + i * width + 2 * j;
-            float* t = spots + 4 * i * columns + j;
-            t[0] = d[0] - d[2];
-            t[columns] = d[1] + d[2];
-            t[2 * columns] = d[2] - d[1];
-            t[3 * columns] = d[1] - d[3];
+    for (int first = 0; first < columns; first += LANES, spots += SPOTS * LANES)
+        for (int i = 0; i < 4; i++) {
+            const float* d = half + i * room + 2 * first;
+            float* t = spots + 4 * i * LANES;
+            for (int j = 0; j < LANES; j++, d += 2) {
+                t[j] = d[0] - d[2];
+                t[LANES + j] = d[1] + d[2];
+                t[2 * LANES + j] = d[2] - d[1];
+                t[3 * LANES + j] = d[1] - d[3];
+            }
         }
+}
+
+// A row of windows of LANES channels.
+template <class T>
+void first_row(const float* spots, const float* filters, int out, vec shift, int columns, T* y,
+               uint8_t* winners) {
+    vec filter[4][4];
+    UNROLL for (int p = 0; p < SPOTS; p++) filter[p / 4][p % 4] = load(filters + p * out);
+    for (int column = 0; column < columns; column++, y += out, winners += out) {
+        const float* spot = spots + column / LANES * SPOTS * LANES + column % LANES;
+        const auto product = [&](int i, int j) {
+            return filter[i][j] * broadcast(spot[(4 * i + j) * LANES]);
+        };
+        vec top[4], bottom[4];
+        UNROLL for (int j = 0; j < 4; j++) {
+            const vec upper = product(1, j), lower = product(2, j);
+            top[j] = product(0, j) + (upper + lower);
+            bottom[j] = (upper - lower) - product(3, j);
+        }
+        const auto left = [&](const vec (&m)[4]) { return m[0] + (m[1] + m[2]); };
+        const auto right = [&](const vec (&m)[4]) { return (m[1] - m[2]) - m[3]; };
+        keep(relu_pool(left(top), right(top), left(bottom), right(bottom), shift), y, winners);
+    }
 }
 
 template <class T>
@@ -57,31 +88,16 @@ void first_forward(const float* x, const float* weight, const float* bias, T* y,
     Buffer<float> filters((size_t)SPOTS * s.out);
     first_filters(weight, filters, s.out);
     Pool::run(s.films * s.rows, threads, [&](Turn& turn) {
-        const Buffer<float> half((size_t)4 * s.width), spots((size_t)SPOTS * s.columns);
+        const int room = first_room(s.columns);
+        const Buffer<float> half((size_t)4 * room), spots((size_t)SPOTS * room);
+        std::fill_n((float*)half, 4 * room, 0.f);
         do {
             const int film = turn.piece / s.rows, row = turn.piece % s.rows;
             first_spots(x + s.input(film, 2 * row, 0), s.width, s.columns, half, spots);
             for (int block = 0; block < s.out; block += LANES) {
-                vec filter[4][4];
-                UNROLL for (int p = 0; p < SPOTS; p++)
-                    filter[p / 4][p % 4] = load(filters + p * s.out + block);
-                const vec shift = load(bias + block);
-                size_t out = s.pixel(film, row, 0) + block;
-                for (int column = 0; column < s.columns; column++, out += s.out) {
-                    const auto product = [&](int i, int j) {
-                        return filter[i][j] * broadcast(spots[(4 * i + j) * s.columns + column]);
-                    };
-                    vec top[4], bottom[4];
-                    UNROLL for (int j = 0; j < 4; j++) {
-                        const vec upper = product(1, j), lower = product(2, j);
-                        top[j] = product(0, j) + (upper + lower);
-                        bottom[j] = (upper - lower) - product(3, j);
-                    }
-                    const auto left = [&](const vec (&m)[4]) { return m[0] + (m[1] + m[2]) + shift; };
-                    const auto right = [&](const vec (&m)[4]) { return (m[1] - m[2]) - m[3] + shift; };
-                    keep(relu_pool(left(top), right(top), left(bottom), right(bottom)), y + out,
-                         winners + out);
-                }
+                const size_t at = s.pixel(film, row, 0) + block;
+                first_row(spots, filters + block, s.out, load(bias + block), s.columns, y + at,
+                          winners + at);
             }
         } while (turn.next());
     });

@@ -64,7 +64,8 @@ inline Pooled pool_with_nan(vec a, vec b, vec c, vec d) {
     return best;
 }
 
-inline Pooled relu_pool(vec a, vec b, vec c, vec d) {
+// Four values, each with `shift` added: adding it once, to the largest, is the same.
+inline Pooled relu_pool(vec a, vec b, vec c, vec d, vec shift = vec{}) {
     Pooled best;
     if (__builtin_expect(any_nan(a, b, c, d), false)) {
         best = pool_with_nan(a, b, c, d);
@@ -73,6 +74,7 @@ inline Pooled relu_pool(vec a, vec b, vec c, vec d) {
         const ivec above = b > a ? ivec{} + 1 : ivec{}, below = d > c ? ivec{} + 3 : ivec{} + 2;
         best = {larger(top, bottom), bottom > top ? below : above};
     }
+    best.value += shift;
     const ivec dead = best.value <= vec{};
     return {dead ? vec{} : best.value, dead ? ivec{} + DEAD : best.winner};
 }

@@ -66,7 +66,7 @@ def flags(level: str) -> list[str]:
     if level == "x86-64-v4":
         chosen.append("-mprefer-vector-width=512")
         if "avx512_bf16" in machine.cpu_flags():
-            chosen.append("-mavx512bf16")
+            chosen += ["-mavx512bf16", "-mavx512vnni"]  # no processor has the one alone
     return chosen
 
 

@@ -25,6 +25,14 @@ typedef uint16_t bf16;
 
 inline vec load(const float* p) { return *(const loose_vec*)p; }
 inline void store(float* p, vec v) { *(loose_vec*)p = v; }
+// Kept in a register, where the compiler would read it from memory at each use.
+template <class V>
+inline V held(V v) {
+#if AVX512
+    asm("" : "+v"(v));
+#endif
+    return v;
+}
 inline vec broadcast(float value) { return value - vec{}; }
 
 #if AVX512

@@ -1,12 +1,20 @@
 // Backward convolution from the winners alone.
 #pragma once
 
+#include <type_traits>
+
 #include "gather.hpp"
+#include "pairs.hpp"
 
 namespace hilum {
 
+#ifdef __AVX512BF16__
 template <class T>
-using Number = typename Products<T>::Number;
+using Products = std::conditional_t<std::is_same_v<T, bf16>, Pairs, Single<T>>;
+#else
+template <class T>
+using Products = Single<T>;
+#endif
 
 template <class T>
 void bias_gradient(const T* dy, const uint8_t* winners, float* dbias, const Block& s, int film,
@@ -21,59 +29,29 @@ void bias_gradient(const T* dy, const uint8_t* winners, float* dbias, const Bloc
     }
 }
 
-// Events of one filter in a segment, and one to make them even.
-template <class T>
-constexpr int CAPACITY = Products<T>::SEGMENT_ROWS * SEGMENT_COLUMNS + 1;
-
-// A strip's share, added to dweight[in / IN_BLOCK][out][TAPS][IN_BLOCK] in the lanes' own order.
+// A strip's share, added to dweight[in / CHANNELS][out][TAPS][CHANNELS] in the lanes' own order.
 template <class T>
 void weight_gradient(const T* x, const T* dy, const uint8_t* winners, float* dweight,
-                     const Block& s, int film, int begin, int end, Number<T>* patch,
-                     Event* events) {
-    constexpr int SEGMENT_ROWS = Products<T>::SEGMENT_ROWS;
-    for (int row = begin; row < end; row += SEGMENT_ROWS)
-        for (int column = 0; column < s.columns; column += SEGMENT_COLUMNS) {
-            const int height = std::min(SEGMENT_ROWS, end - row);
-            const int width = std::min(SEGMENT_COLUMNS, s.columns - column);
+                     const Block& s, int film, int begin, int end, Products<T>& products) {
+    using P = Products<T>;
+    for (int row = begin; row < end; row += P::ROWS)
+        for (int column = 0; column < s.columns; column += P::COLUMNS) {
+            const int height = std::min(P::ROWS, end - row);
+            const int width = std::min(P::COLUMNS, s.columns - column);
             const bool right = column + width < s.columns;  // the next segment is there, else below
             const int ahead_row = 2 * row + (right ? 0 : 2 * height + 2);
-            const int ahead_column = right ? 2 * (column + width) + 2 : 0;
-            for (int group = 0; group < s.out; group += GROUP) {
-                Event* end_of[GROUP];
-                for (int c = 0; c < GROUP; c++) end_of[c] = events + c * CAPACITY<T>;
-                for (int i = 0; i < height; i++)
-                    for (int j = 0; j < width; j++) {
-                        const size_t pixel = s.pixel(film, row + i, column + j) + group;
-                        alignas(64) float gradient[GROUP];
-                        alignas(64) int32_t at[GROUP];
-                        for (int c = 0; c < GROUP; c += LANES) {
-                            const ivec place = load_places(winners + pixel + c);
-                            store(gradient + c, load(dy + pixel + c));
-                            *(ivec*)(at + c) = 2 * i * PATCH_LINE + 2 * j * IN_BLOCK +
-                                               (place >> 1) * PATCH_LINE + (place & 1) * IN_BLOCK;
-                        }
-                        uint32_t alive = ~channels_with(winners + pixel, DEAD);
-                        for (; alive; alive &= alive - 1) {
-                            const int c = __builtin_ctz(alive);
-                            *end_of[c]++ = {gradient[c], at[c]};
-                        }
-                    }
-                for (int block = 0; block < s.in; block += IN_BLOCK) {
-                    for (int i = 0; i < 2 * height + 2; i++)
-                        for (int j = 0; j < 2 * width + 2; j++)
-                            for (int k = 0; k < IN_BLOCK; k += LANES)
-                                copy(x + s.input(film, 2 * row + i, 2 * column + j) + block + k,
-                                     patch + i * PATCH_LINE + j * IN_BLOCK + k);
-                    for (int c = 0; c < GROUP; c++) {
-                        if (ahead_column + c < s.width)
-                            for (int i = ahead_row;
-                                 i < std::min(2 * row + 2 * height + 6, s.height); i++)
-                                prefetch(x + s.input(film, i, ahead_column + c) + block,
-                                         IN_BLOCK * sizeof(T), 0, 1);
-                        const size_t filter =
-                            (size_t)block * s.out + (size_t)(group + c) * IN_BLOCK;
-                        Products<T>::gather(patch, events + c * CAPACITY<T>, end_of[c],
-                                            dweight + filter * TAPS);
+            const int ahead_end = std::min(2 * row + 2 * height + 6, s.height);
+            for (int first = 0; first < s.out; first += P::FILTERS) {
+                const size_t pixel = s.pixel(film, row, column) + first;
+                products.list(dy + pixel, winners + pixel, height, width);
+                for (int block = 0; block < s.in; block += P::CHANNELS) {
+                    products.look_at(x + s.input(film, 2 * row, 2 * column) + block, height, width);
+                    for (int c = 0; c < P::FILTERS; c++) {
+                        const int ahead = (right ? 2 * (column + width) + 2 : 0) + (first + c) % GROUP;
+                        for (int i = ahead_row; ahead < s.width && i < ahead_end; i++)
+                            prefetch(x + s.input(film, i, ahead) + block, P::CHANNELS * sizeof(T), 0, 1);
+                        const size_t filter = (size_t)block * s.out + (first + c) * P::CHANNELS;
+                        products.gather(c, dweight + filter * TAPS);
                     }
                 }
             }
@@ -150,7 +128,7 @@ void input_gradient(const float* filters, const T* dy, const uint8_t* winners, T
 template <class T>
 void block_backward(const T* x, const float* weight, const T* dy, const uint8_t* winners, T* dx,
                     float* dweight, float* dbias, const Block& s, int threads) {
-    constexpr size_t PATCH = (size_t)(2 * Products<T>::SEGMENT_ROWS + 2) * PATCH_LINE;
+    constexpr int CHANNELS = Products<T>::CHANNELS;
     const int pieces = s.films * s.strips;
     const size_t weights = (size_t)s.in * s.out * TAPS, part = weights + s.out;
     Buffer<float> filters(weights), partial(part * pieces);
@@ -160,15 +138,14 @@ void block_backward(const T* x, const float* weight, const T* dy, const uint8_t*
                 filters[(((size_t)(i / LANES) * s.out + o) * TAPS + tap) * LANES + i % LANES] =
                     weight[((size_t)o * s.in + i) * TAPS + tap];
     Pool::run(pieces, threads, [&](Turn& turn) {
-        Buffer<Number<T>> patch(PATCH);
-        Buffer<Event> events((size_t)GROUP * CAPACITY<T>);
+        Products<T> products(s);
         Buffer<float> carry((size_t)2 * s.width * s.in), gradient((size_t)s.columns * s.out);
         do {
             const int film = turn.piece / s.strips, strip = turn.piece % s.strips;
             const int begin = s.first_row(strip), end = s.first_row(strip + 1);
             float* mine = partial + part * turn.piece;
             std::fill_n(mine, weights, 0.0f);
-            weight_gradient<T>(x, dy, winners, mine, s, film, begin, end, patch, events);
+            weight_gradient<T>(x, dy, winners, mine, s, film, begin, end, products);
             bias_gradient(dy, winners, mine + weights, s, film, begin, end);
             if (dx)
                 input_gradient<T>(filters, dy, winners, dx, s, film, begin, end, carry, gradient);
@@ -177,9 +154,9 @@ void block_backward(const T* x, const float* weight, const T* dy, const uint8_t*
     Pool::run(s.out, threads, [&](Turn& turn) {
         do {
             const int o = turn.piece;
-            for (int block = 0; block < s.in; block += IN_BLOCK) {
+            for (int block = 0; block < s.in; block += CHANNELS) {
                 const float* from =
-                    partial + (size_t)block * s.out * TAPS + (size_t)o * IN_BLOCK * TAPS;
+                    partial + (size_t)block * s.out * TAPS + (size_t)o * CHANNELS * TAPS;
                 vec sum[TAPS * WIDE] = {};
                 for (int piece = 0; piece < pieces; piece++, from += part)
                     UNROLL for (int t = 0; t < TAPS * WIDE; t++) sum[t] += load(from + t * LANES);

@@ -1,6 +1,5 @@
-// Forward convolution by Winograd's minimal filtering F(4x4, 3x3) (Lavin and Gray, CVPR 2016):
-// 36 products where the plain sum has 144. A tile of 4x4 outputs is four pooling windows, so bias,
-// ReLU and pooling happen in registers on the way out.
+// Winograd's minimal filtering F(4x4, 3x3) (Lavin and Gray, CVPR 2016): 36 products where the plain
+// sum has 144. Its transforms, and the products in float.
 #pragma once
 
 #include <array>
@@ -13,7 +12,6 @@ namespace hilum {
 constexpr int TILE = 6;                 // input pixels a side of a tile
 constexpr int POINTS = TILE * TILE;
 constexpr int TILES = AVX512 ? 12 : 6;  // tiles multiplied at a time: they fill the registers
-constexpr int STRETCH = 4 * TILES + 2;  // input columns under them
 constexpr int OUT_BLOCK = 2 * LANES;    // output channels multiplied at a time
 
 inline void transform_input(const vec (&d)[TILE], vec (&t)[TILE]) {
@@ -110,109 +108,5 @@ constexpr std::array<Product, sizeof...(I)> products(std::integer_sequence<int, 
 }
 template <int WIDTH, bool TURNED, int MOST>  // by COUNT, less one
 constexpr auto PRODUCT = products<WIDTH, TURNED>(std::make_integer_sequence<int, MOST>());
-
-struct Workspace {  // of one thread
-    explicit Workspace(const Shape& s)
-        : half((size_t)TILE * STRETCH * s.in),
-          tiles((size_t)TILE * TILES * s.in),
-          products((size_t)TILE * TILES * s.out),
-          sums((size_t)TILE * 4 * TILES * s.out) {}
-    const Buffer<float> half;      // [TILE][STRETCH][in]: the columns transformed
-    const Buffer<float> tiles;     // [TILE][count][in]: one row of points
-    const Buffer<float> products;  // [TILE][count][out]
-    const Buffer<float> sums;      // [TILE][4 TILES][out]: the rows transformed back
-};
-
-// `count` tiles of one row of tiles, from the tile `first` on.
-template <class T>
-void forward_tiles(const T* x, const float* filters, const float* bias, T* y, uint8_t* winners,
-                   const Block& s, int film, int down, int first, int count,
-                   const Workspace& work) {
-    // Beyond the edge the last pixel is read again; only outputs that nobody keeps see it.
-    const T* line[TILE];
-    for (int i = 0; i < TILE; i++)
-        line[i] = x + s.input(film, std::min(4 * down + i, s.height - 1), 0);
-    for (int column = 0; column < 4 * count + 2; column++) {
-        const size_t from = (size_t)std::min(4 * first + column, s.width - 1) * s.in;
-        for (int k = 0; k < s.in; k += LANES) {
-            vec d[TILE], t[TILE];
-            UNROLL for (int i = 0; i < TILE; i++) d[i] = load(line[i] + from + k);
-            transform_input(d, t);
-            UNROLL for (int i = 0; i < TILE; i++)
-                store(work.half + ((size_t)i * STRETCH + column) * s.in + k, t[i]);
-        }
-    }
-    // The next tiles lie to the right, or at the start of the next row of tiles.
-    const int next = 4 * (first + count) + 2;
-    const bool right = next < s.width - 2;
-    const int ahead_row = 4 * down + (right ? 0 : 4), ahead_column = right ? next : 0;
-    const size_t ahead = (size_t)std::min(4 * TILES, s.width - ahead_column) * s.in * sizeof(T);
-    for (int i = 0; i < TILE; i++) {
-        for (int tile = 0; tile < count; tile++)
-            for (int k = 0; k < s.in; k += LANES) {
-                const float* from = work.half + ((size_t)i * STRETCH + 4 * tile) * s.in + k;
-                vec d[TILE], t[TILE];
-                UNROLL for (int j = 0; j < TILE; j++) d[j] = load(from + (size_t)j * s.in);
-                transform_input(d, t);
-                UNROLL for (int j = 0; j < TILE; j++)
-                    store(work.tiles + ((size_t)j * count + tile) * s.in + k, t[j]);
-            }
-        for (int j = 0; j < TILE; j++) {
-            if (ahead_row + i < s.height)
-                prefetch(x + s.input(film, ahead_row + i, ahead_column), ahead, j, TILE);
-            PRODUCT<2, false, TILES>[count - 1](
-                work.tiles + (size_t)j * count * s.in, s.in,
-                filters + (size_t)(i * TILE + j) * s.in * s.out, OUT_BLOCK, s.in * OUT_BLOCK,
-                work.products + (size_t)j * count * s.out, s.out, s.in, false);
-        }
-        for (int tile = 0; tile < count; tile++)
-            for (int k = 0; k < s.out; k += LANES) {
-                vec m[TILE], part[4];
-                UNROLL for (int j = 0; j < TILE; j++)
-                    m[j] = load(work.products + ((size_t)j * count + tile) * s.out + k);
-                transform_output(m, part);
-                UNROLL for (int j = 0; j < 4; j++)
-                    store(work.sums + ((size_t)(i * TILES + tile) * 4 + j) * s.out + k, part[j]);
-            }
-    }
-    const size_t step = (size_t)4 * TILES * s.out;
-    for (int column = 2 * first; column < std::min(2 * (first + count), s.columns); column++)
-        for (int k = 0; k < s.out; k += LANES) {
-            const float* from = work.sums + (size_t)2 * (column - 2 * first) * s.out + k;
-            const vec shift = load(bias + k);
-            vec m[TILE], left[4], right[4];
-            UNROLL for (int i = 0; i < TILE; i++) m[i] = load(from + i * step);
-            transform_output(m, left);
-            UNROLL for (int i = 0; i < TILE; i++) m[i] = load(from + i * step + s.out);
-            transform_output(m, right);
-            UNROLL for (int i = 0; i < 2; i++) {
-                if (2 * down + i >= s.rows) continue;
-                const size_t at = s.pixel(film, 2 * down + i, column) + k;
-                keep(relu_pool(left[2 * i] + shift, right[2 * i] + shift, left[2 * i + 1] + shift,
-                               right[2 * i + 1] + shift),
-                     y + at, winners + at);
-            }
-        }
-}
-
-template <class T>
-void block_forward(const T* x, const float* weight, const float* bias, T* y, uint8_t* winners,
-                   const Block& s, int threads) {
-    const int downs = (s.rows + 1) / 2, across = (s.columns + 1) / 2;
-    const int groups = (across + TILES - 1) / TILES;
-    Buffer<float> filters((size_t)POINTS * s.in * s.out);
-    transform_filters(weight, filters, s.in, s.out);
-    Pool::run(s.films * downs, threads, [&](Turn& turn) {
-        const Workspace work(s);
-        do
-            for (int group = 0; group < groups; group++) {
-                const int first = across * group / groups;
-                const int count = across * (group + 1) / groups - first;
-                forward_tiles(x, filters, bias, y, winners, s, turn.piece / downs,
-                              turn.piece % downs, first, count, work);
-            }
-        while (turn.next());
-    });
-}
 
 }  // namespace hilum
