@@ -103,6 +103,8 @@ def test_a_worker_that_is_killed_while_it_starts_costs_nothing(
             started.append(self)
             if len(started) < 3:
                 self.kill()
+            if len(started) == 1:  # before anything is said to it
+                self.wait()
 
     monkeypatch.setattr("hilum.films.workers.subprocess.Popen", Dying)
     with Workers(1) as workers:

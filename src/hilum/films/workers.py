@@ -239,7 +239,8 @@ class _Worker:
                 stderr=subprocess.DEVNULL,
             )
         self.wire = Wire(ours, incoming=pixels)
-        self.wire.send(memory)
+        with contextlib.suppress(OSError):  # as below
+            self.wire.send(memory)
         self.batch: deque[Task] = deque()
         self.heard = 0  # answers of this batch so far
         self.resumed = 0.0  # when it went on after a stop of all processes (Ctrl-Z)
