@@ -103,29 +103,35 @@ void first_forward(const float* x, const float* weight, const float* bias, T* y,
     });
 }
 
-// Adds gradient times the 3x3 pixels that each channel's winner has seen.
-inline void first_gradient(const float* corner, int width, vec gradient, ivec winner,
-                           vec (&sum)[TAPS]) {
+// Pixels of a 4x4 patch, so that each channel can take those that its winner has seen.
+struct Patch {
+    Patch(const float* corner, int width) {
 #if AVX512
-    __m512 pixels = _mm512_castps128_ps512(_mm_loadu_ps(corner));  // all 4x4 in one register
-    pixels = _mm512_insertf32x4(pixels, _mm_loadu_ps(corner + width), 1);
-    pixels = _mm512_insertf32x4(pixels, _mm_loadu_ps(corner + 2 * width), 2);
-    pixels = _mm512_insertf32x4(pixels, _mm_loadu_ps(corner + 3 * width), 3);
-    const ivec first = (winner >> 1) * 4 + (winner & 1);
-    UNROLL for (int tap = 0; tap < TAPS; tap++) {
-        const ivec which = first + (tap / 3 * 4 + tap % 3);
-        sum[tap] += gradient * (vec)_mm512_permutexvar_ps((__m512i)which, pixels);
-    }
+        pixels = _mm512_castps128_ps512(_mm_loadu_ps(corner));  // all in one register
+        pixels = _mm512_insertf32x4(pixels, _mm_loadu_ps(corner + width), 1);
+        pixels = _mm512_insertf32x4(pixels, _mm_loadu_ps(corner + 2 * width), 2);
+        pixels = _mm512_insertf32x4(pixels, _mm_loadu_ps(corner + 3 * width), 3);
 #else
-    UNROLL for (int place = 0; place < 4; place++) {
-        const vec part = winner == place ? gradient : vec{};
-        UNROLL for (int tap = 0; tap < TAPS; tap++) {
-            const int row = tap / 3 + place / 2, column = tap % 3 + place % 2;
-            sum[tap] += part * broadcast(corner[row * width + column]);
-        }
-    }
+        for (int i = 0; i < 3; i++, corner += width)
+            pixels[i] = _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(corner)),
+                                             _mm_loadu_ps(corner + width), 1);
 #endif
-}
+    }
+    // At a tap of the winner that stands at this place of the patch.
+    vec seen(ivec place, int tap) const {
+#if AVX512
+        const ivec which = place + (tap / 3 * 4 + tap % 3);
+        return (vec)_mm512_permutexvar_ps((__m512i)which, pixels);
+#else
+        return (vec)_mm256_permutevar8x32_ps(pixels[tap / 3], (__m256i)(place + tap % 3));
+#endif
+    }
+#if AVX512
+    __m512 pixels;
+#else
+    __m256 pixels[3];  // two lines each
+#endif
+};
 
 template <class T>
 void first_backward(const float* x, const T* dy, const uint8_t* winners, float* dweight,
@@ -141,14 +147,18 @@ void first_backward(const float* x, const T* dy, const uint8_t* winners, float* 
                 for (int row = s.first_row(strip); row < s.first_row(strip + 1); row++) {
                     const float* seen = x + s.input(film, 2 * row, 0);
                     size_t at = s.pixel(film, row, 0) + block;
-                    for (int column = 0; column < s.columns; column++, seen += 2, at += s.out)
+                    for (int column = 0; column < s.columns; column++, seen += 2, at += s.out) {
+                        const Patch patch(seen, s.width);
                         UNROLL for (int v = 0; v < WIDE; v++) {
                             const ivec winner = load_places(winners + at + v * LANES);
+                            const ivec place = (winner >> 1) * 4 + (winner & 1);
                             const vec all = load(dy + at + v * LANES);
                             const vec gradient = winner == DEAD ? vec{} : all;
                             bias[v] += gradient;
-                            first_gradient(seen, s.width, gradient, winner, sum[v]);
+                            UNROLL for (int tap = 0; tap < TAPS; tap++)
+                                sum[v][tap] += gradient * patch.seen(place, tap);
                         }
+                    }
                 }
                 float* mine = partial + part * turn.piece + block;
                 UNROLL for (int v = 0; v < WIDE; v++, mine += LANES) {
