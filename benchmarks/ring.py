@@ -69,6 +69,15 @@ def exchange_seconds(
     return 2 * (workers - 1) * one + slow_start_seconds(message, network, idle)
 
 
+def gather_seconds(workers: int, share: float, network: Network, *, idle: float = 0.0) -> float:
+    """A ring all-gather of ``share`` bytes of each worker: n - 1 messages, one after another."""
+    if workers == 1:
+        return 0.0
+    trips = math.ceil(share / (IN_FLIGHT * SEGMENT)) * 2 * network.latency
+    one = trips + share / sending_rate(network, share)
+    return (workers - 1) * one + slow_start_seconds(share, network, idle)
+
+
 def sending_rate(network: Network, burst: float) -> float:
     """Bytes a second at which messages leave, the largest of which has ``burst`` bytes.
 

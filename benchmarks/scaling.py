@@ -1,6 +1,6 @@
 """How training grows: with threads and processes, with the batch, with the number of films.
 
-    python benchmarks/scaling.py              # about three minutes
+    python benchmarks/scaling.py              # about four minutes
     python benchmarks/scaling.py --quick      # fewer rounds and films
     python benchmarks/scaling.py --record     # keep it under docs/
 
@@ -152,7 +152,7 @@ def measure(quick: bool) -> dict[str, Any]:
             "what": "steps and epochs of training against threads, processes, batch and films",
             **sides.about_machine(),
             "goal": GOAL,
-            **in_turn(films["paper2021"], 3 if quick else 6, 1 if quick else 2),
+            **in_turn(films["paper2021"], 3 if quick else 10, 2 if quick else 6),
             "films": {recipe: grown(recipe, films[recipe], counts[recipe]) for recipe in FILMS},
         }
     return result

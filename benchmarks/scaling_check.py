@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import sides
+from hilum.training.learner import new_network
+from hilum.training.recipe import Recipe
 from machines import MTU
 from ring import Network
 from scaling_model import BATCH, Work, step_seconds
@@ -97,7 +99,8 @@ def measure(rounds: int, links: list[str], steps: int = 2) -> dict[str, Any]:
         "congestion_control": CONTROL.read_text("utf-8").strip(),
         "half_batch_ms": round(statistics.median(alone), 1),
         "backward_share": round(statistics.median(backward), 3),
-        "early_bytes": early_bytes(),
+        "early_bytes": early_bytes()[0],
+        "film_bytes": early_bytes()[1],
         "gradient_bytes": whole,
         "cable": {k: round(v, 6) for k, v in base.items()},
         "start_seconds": round(start, 1),
@@ -105,23 +108,20 @@ def measure(rounds: int, links: list[str], steps: int = 2) -> dict[str, Any]:
     }
 
 
-def early_bytes() -> int:
-    """Bytes of the dense layers of the paper's network: the engine's first bucket."""
-    from hilum.networks.build import build
-
-    network = build("paper2021", 500)
-    return sum(
-        p.numel() * p.element_size()
-        for p in network.parameters()
-        if p.dim() != 4 and p.numel() > 64
-    )
+def early_bytes() -> tuple[int, int]:
+    """Bytes of the paper's first dense layer, which is the first to have a gradient, and of its
+    factors of one film."""
+    weight = new_network(Recipe.load("paper2021")).dense1.weight
+    return 4 * weight.numel(), 4 * sum(weight.shape)
 
 
 def beside(measured: dict[str, Any]) -> dict[str, Any]:
     """What was measured, with ``predicted_ms`` and ``error`` of each cable by the model."""
     base, early = measured["cable"], measured["early_bytes"]
-    late = measured["gradient_bytes"] - early
-    work = Work(measured["half_batch_ms"] / 1e3, 0.0, measured["backward_share"], early, late)
+    work = Work(
+        measured["half_batch_ms"] / 1e3, 0.0, measured["backward_share"], early,
+        measured["gradient_bytes"] - early, measured["film_bytes"],
+    )  # fmt: skip
     rows = []
     for row in measured["networks"]:
         rate, held = row["megabits"] * 1e6 / 8, row["held_back_ms"] / 1e3

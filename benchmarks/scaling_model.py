@@ -2,8 +2,9 @@
 
 The model knows nothing of hilum. A step is the computation of the worker's films, a line in their
 number, and the exchange of gradients by a ring (``ring.py``). Gradients come in two parts, as the
-engine sends them: an early one, ready when the way back has hardly begun (the last layers, where
-nearly all of this network's parameters lie), and a late one, ready when it ends. What a real
+engine sends them: an early one, ready when the way back has hardly begun (the first dense layer, where
+nearly all of this network's parameters lie), and a late one, ready when it ends. Of the early part
+workers send each other its factors where these are fewer (``hilum.training.factors``). What a real
 cluster adds (jitter, stragglers, disks, switches that are shared) is left out: these are bounds
 for a quiet network.
 """
@@ -14,7 +15,8 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from ring import Network, exchange_seconds, sending_rate
+from hilum.training.factors import worth_it
+from ring import Network, exchange_seconds, gather_seconds, sending_rate
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,7 @@ class Work:
     fixed, film : seconds a step takes anyway, and for each of the worker's films
     backward : share of the step that is left when the way back begins (it can hide an exchange)
     early, late : bytes of gradients that are ready at its beginning, and only at its end
+    factors : bytes of a film's factors of the early part; 0 where it is always summed
     start : seconds before the first step
     """
 
@@ -34,6 +37,7 @@ class Work:
     backward: float
     early: float
     late: float
+    factors: float = 0.0
     start: float = 0.0
 
 
@@ -45,8 +49,12 @@ def step_seconds(workers: int, films: float, work: Work, network: Network) -> fl
     """
     computed = work.fixed + work.film * films
     forward = computed * (1 - work.backward)
-    largest = work.early / workers
-    early = exchange_seconds(workers, work.early, network, burst=largest, idle=forward)
+    if work.factors and worth_it(work.factors / 4, workers * films, work.early / 4):
+        largest = work.factors * films
+        early = gather_seconds(workers, largest, network, idle=forward)
+    else:
+        largest = work.early / workers
+        early = exchange_seconds(workers, work.early, network, burst=largest, idle=forward)
     silent = max(0.0, computed - forward - early)
     late = exchange_seconds(workers, work.late, network, burst=largest, idle=silent)
     sent = 2 * (workers - 1) / workers * work.late / sending_rate(network, largest)
@@ -103,6 +111,7 @@ def work_of(scaling: dict[str, Any], network: dict[str, Any]) -> Work:
         backward=scaling["backward_share"],
         early=early,
         late=whole - early,
+        factors=network["film_bytes"],
         start=network["start_seconds"],
     )
 

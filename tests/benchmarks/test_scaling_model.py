@@ -92,6 +92,21 @@ def test_early_gradients_hide_behind_the_way_back(model: Any, work: Any) -> None
     assert both == pytest.approx(alone + 1e6 / model.sending_rate(far, 2.5e6))
 
 
+def test_few_films_send_factors(model: Any, work: Any) -> None:
+    """8 films a worker of 40 kB each, sent to n - 1 others, hidden behind the way back or not."""
+    computed = work.fixed + 8 * work.film
+    slow = model.Network("", 1e5, 0.0)
+    few = replace(work, late=0.0, factors=4e4)
+    behind = 8 * 4e4 / slow.bytes_a_second
+    for workers in (2, 4, 8):
+        expected = max(computed, 0.4 * computed + (workers - 1) * behind)
+        assert model.step_seconds(workers, 8, few, slow) == pytest.approx(expected)
+    many = replace(few, factors=0.0)
+    for workers in (16, 32):  # more films than that have more factors than the layer has weights
+        gathered, summed = (model.step_seconds(workers, 8, w, slow) for w in (few, many))
+        assert gathered == pytest.approx(summed)
+
+
 def test_an_epoch_counts_its_steps_and_the_fullest_worker(model: Any, work: Any) -> None:
     network = model.NETWORKS[1]
     step = model.step_seconds(3, 6, work, network)  # 16 films: 6, 5 and 5

@@ -251,7 +251,7 @@ class TestConvolutions:
         exact = torch_block(x.double(), weight.double(), bias.double())
         rounded = torch_block(x.double(), weight.bfloat16().double(), bias.double())
         ours = kernels.conv_relu_pool(x.contiguous(memory_format=NHWC), weight, bias)
-        # Both errors, independent, add up in squares: the kernel's own and that of storing its output.
+        # Independent errors add up in squares: the kernel's own and that of storing its output.
         own = distance(ours, exact) ** 2 - distance(exact.bfloat16(), exact) ** 2
         assert own < distance(rounded, exact) ** 2
 

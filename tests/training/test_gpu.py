@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from hilum.errors import NonFiniteLoss, PlaceUnavailable, Refused, TrainingStopped
 from hilum.machine import Place
 from hilum.networks import kernels
-from hilum.training import augment, backends, faults, gpu, memory, step
+from hilum.training import augment, backends, faults, memory, step
 from hilum.training.augment import Augmentation
 from hilum.training.gpu import CudaLearner
 from hilum.training.learner import TorchLearner, class_weights
@@ -129,7 +129,7 @@ def test_draws_are_made_piece_by_piece_where_a_step_reads_them(
 ) -> None:
     recipe = recipe_of(**{**RECIPES["everything"], "sizes": {}})
     whole, _ = trained(CudaLearner, recipe, part, other)
-    monkeypatch.setattr(gpu, "DRAWN_AT_ONCE", 7)
+    monkeypatch.setattr("hilum.training.learner.DRAWN_AT_ONCE", 7)
     pieces, _ = trained(CudaLearner, recipe, part, other)
     assert torch.equal(weights(pieces), weights(whole))
     before = [t.data_ptr() for t in pieces.drawn if t is not None]

@@ -22,6 +22,8 @@ from hilum.machine import Place
 from hilum.progress import Progress
 from hilum.storage import lock
 from hilum.training import group, leader
+from hilum.training.factors import few
+from hilum.training.learner import new_network
 from hilum.training.recipe import Recipe
 from hilum.training.run import Run
 from hilum.training.train import resume, train
@@ -44,13 +46,15 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
     return Manifest(root, names, labels, names, parts)
 
 
-def paper(epochs: int, batch: int, **tables: Any) -> Recipe:
+def paper(
+    epochs: int, batch: int, last: int = 4, units: int = 8, size: int = 94, **tables: Any
+) -> Recipe:
     """The paper's network, small, with the paper's settings."""
-    small = {"options": {"filters": [4, 4, 4, 4, 4], "units": [8, 4]}}
+    small = {"options": {"filters": [4, 4, 4, 4, last], "units": [units, 4]}}
     base = Recipe.load("paper2021").as_dict()
     content = {name: base[name] for name in ("optimiser", "schedule", "augmentation", "training")}
     content["training"] = {**content["training"], "epochs": epochs, "batch": batch}
-    return recipe_of("paper2021", 94, **{**content, "network": small, "finish": {"shifts": []},
+    return recipe_of("paper2021", size, **{**content, "network": small, "finish": {"shifts": []},
                                          **tables})  # fmt: skip
 
 
@@ -60,9 +64,11 @@ def compact(epochs: int) -> Recipe:
     return recipe_of("compact", 32, training=short, finish={"shifts": []})
 
 
-def test_two_processes_go_the_way_of_one(data: Manifest, tmp_path: Path) -> None:
+@pytest.mark.parametrize("factored", [False, True])
+def test_two_processes_go_the_way_of_one(data: Manifest, tmp_path: Path, factored: bool) -> None:
     # One batch an epoch: the losses of the epochs are those of the first 20 steps.
-    recipe = paper(20, 64)
+    recipe = paper(20, 33, last=64, units=2048, size=126) if factored else paper(20, 64)
+    assert list(few(new_network(recipe), 33)) == ["dense1.weight"] * factored
     one = train(data, recipe, on="cpu:1", out=tmp_path / "one", workers=0)
     two = train(data, recipe, on="cpu:2x1", out=tmp_path / "two", workers=0)
     assert two.environment["place"] == "cpu:2x1@float32"

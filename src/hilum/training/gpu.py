@@ -26,7 +26,7 @@ from torch import Tensor
 
 from hilum.machine import Place
 from hilum.training import memory
-from hilum.training.augment import Drawn, noise_row
+from hilum.training.augment import noise_row
 from hilum.training.faults import out_of_memory
 from hilum.training.graph import scale
 from hilum.training.learner import TorchLearner, shrink
@@ -46,8 +46,6 @@ SHARE = 0.8
 #: Films that are judged at once, at most, and the share of the whole memory that they may take:
 #: of the whole and not of what is free, so that a run that was resumed judges in the same batches.
 JUDGED, JUDGED_SHARE = 512, 1 / 8
-#: Films whose augmentation is drawn in one go: a thousand bytes each, on the way.
-DRAWN_AT_ONCE = 1 << 16
 
 
 class CudaLearner(TorchLearner):
@@ -81,7 +79,7 @@ class CudaLearner(TorchLearner):
         self._made_for: tuple[int, int] | None = None
 
     def begin(self, films: Films, epoch: int, plan: Sequence[NDArray[np.int64]] = ()) -> None:
-        super().begin(films, epoch)
+        self._begin(films, epoch)
         mine = [self._mine(batch) for batch in plan]
         self.set = self.on_device(films, max(map(len, mine), default=self.recipe.training.batch))
         self.set.begin(mine)
@@ -94,24 +92,19 @@ class CudaLearner(TorchLearner):
             self._captured: Callable[[], None] | None = None
             if recipe.augmentation.noise:  # held for the graph that reads it
                 self._noise = noise_row(self.size**2, recipe.training.seed, self.device)
-            self.drawn: Drawn | None = None
+            self.drawn = None
         self._draw()
         self._ledger.films.clear()
 
     def _draw(self) -> None:
         """Draw what this epoch does to each film of the set, where a captured step reads it."""
-        numbers = self.set.identity
-        for begin in range(0, len(numbers), DRAWN_AT_ONCE):
-            some = slice(begin, begin + DRAWN_AT_ONCE)
-            fresh = self.draws(numbers[some])
-            if self.drawn is None:
-                self.drawn = Drawn(
-                    *(None if one is None else one.new_empty(len(numbers), one.shape[1])
-                      for one in fresh)
-                )  # fmt: skip
-            for kept, one in zip(self.drawn, fresh, strict=True):
-                if kept is not None and one is not None:
-                    kept[some].copy_(one)
+        fresh = self.draws(self.set.identity)
+        if self.drawn is None:
+            self.drawn = fresh
+            return
+        for kept, one in zip(self.drawn, fresh, strict=True):
+            if kept is not None and one is not None:
+                kept.copy_(one)
 
     def step(self, batch: NDArray[np.int64], learning_rate: float) -> float | None:
         if self.eager:

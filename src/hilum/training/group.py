@@ -26,6 +26,7 @@ import hilum
 from hilum import machine
 from hilum.errors import HilumError, PlaceUnavailable, Refused
 from hilum.machine import Place
+from hilum.training.factors import ByFactors, few
 from hilum.training.meeting import STORE, choose_interface, meeting_place
 from hilum.training.rollcall import RollCall, patience, rebuilt
 
@@ -47,6 +48,8 @@ class Group:
     ) -> None:
         self.rank, self.size, self.device = rank, size, device
         self._roll = roll
+        self._by_factors: ByFactors | None = None
+        self._factored: list[str] = []
 
     @property
     def roll(self) -> RollCall:
@@ -71,14 +74,26 @@ class Group:
         """The films of a global batch that this process takes."""
         return batch[self.rank :: self.size]
 
-    def wrap(self, network: nn.Module) -> nn.Module:
-        """The network with its gradients averaged over the processes on the way back."""
+    def wrap(self, network: nn.Module, batch: int) -> nn.Module:
+        """The network with its gradients averaged over the processes on the way back and, with a
+        global batch of so few films that this is less to send, by :meth:`collect` behind it."""
+        parallel = nn.parallel.DistributedDataParallel
+        weights = few(network, batch) if self.device.type == "cpu" else {}
+        if weights:
+            self._factored = list(weights)
+            rows = -(-batch // self.size)
+            self._by_factors = network = ByFactors(network, list(weights.values()), rows, self.size)
+            names = [f"network.{name}" for name in weights]
+            parallel._set_params_and_buffers_to_ignore_for_model(network, names)
         with warnings.catch_warnings():
             # Its new name exists from torch 2.13 on; buffers are ours to agree on.
             warnings.simplefilter("ignore", FutureWarning)
-            return nn.parallel.DistributedDataParallel(
-                network, broadcast_buffers=False, gradient_as_bucket_view=True
-            )
+            return parallel(network, broadcast_buffers=False, gradient_as_bucket_view=True)
+
+    def collect(self) -> None:
+        """Wait for what the way back has left under way, if anything."""
+        if self._by_factors is not None:
+            self._by_factors.collect()
 
     def total(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
         """The sum over the processes, element by element."""
@@ -93,11 +108,13 @@ class Group:
         return self.total(mine)
 
     def agree(self, network: nn.Module) -> None:
-        """Make running statistics the mean of the processes'."""
+        """Make running statistics the mean of the processes', and equal what may have drifted."""
         for value in network.buffers():
             if value.is_floating_point():
                 distributed.all_reduce(value)
                 value /= self.size
+        for name in self._factored:  # sums that each process made may differ by their rounding
+            distributed.broadcast(network.get_parameter(name).detach(), 0)
 
 
 def by_torchrun() -> bool:

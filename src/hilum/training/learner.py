@@ -31,6 +31,10 @@ if TYPE_CHECKING:
     from hilum.training.group import Group
 
 
+#: Films whose augmentation is drawn in one go: a thousand bytes each, on the way.
+DRAWN_AT_ONCE = 1 << 14
+
+
 class Learner(Protocol):
     """What the loop needs of a back end."""
 
@@ -93,6 +97,7 @@ class TorchLearner:
     Attributes
     ----------
     in_turn : what could run in several threads of Python runs in this one (a profiler sees one)
+    drawn : what the epoch does to each film
     """
 
     in_turn = False
@@ -108,10 +113,13 @@ class TorchLearner:
         self.device = torch.device(place.device) if group is None else group.device
         self.dtype = torch.float32
         self.model: Any = new_network(recipe).to(self.device, memory_format=torch.channels_last)
-        self.shared: Any = self.model if group is None else group.wrap(self.model)
+        self.shared: Any = (
+            self.model if group is None else group.wrap(self.model, recipe.training.batch)
+        )
         self.optimisers = optimiser.make(self.model, recipe.optimiser)
         self.average: Any = deepcopy(self.model).eval() if recipe.averaging.decay else None
         self.weights = torch.tensor(weights, device=self.device)
+        self.drawn: Drawn | None = None
         self.steps = 0
         self._losses: list[Tensor] = []
         self._logits: list[Tensor] = []
@@ -124,6 +132,10 @@ class TorchLearner:
             kernels.available()
 
     def begin(self, films: Films, epoch: int, plan: Sequence[NDArray[np.int64]] = ()) -> None:
+        self._begin(films, epoch)
+        self.drawn = self.draws(torch.from_numpy(films.identity).to(self.device))
+
+    def _begin(self, films: Films, epoch: int) -> None:
         self.films, self.epoch = films, epoch
         self.size = self.recipe.size_at(epoch)
         self._losses, self._logits, self._places, self._seen = [], [], [], 0
@@ -143,6 +155,8 @@ class TorchLearner:
             self.model.zero_grad(set_to_none=True)
             # The group takes the mean of its processes' gradients; their sum is wanted.
             (loss if self.group is None else loss * self.group.size).backward()
+            if self.group is not None:
+                self.group.collect()
             self.update(learning_rate)
         self._losses.append(loss.detach())
         known = self.device.type == "cpu" and self.group is None
@@ -158,14 +172,21 @@ class TorchLearner:
     def prepare(self, batch: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
         """Augmented films (n, 1, s, s) as the network takes them, and their labels (n,)."""
         films = self.films
-        drawn = self.draws(torch.from_numpy(films.identity[batch]).to(self.device))
+        assert self.drawn is not None
+        drawn = self.drawn.of(torch.from_numpy(batch).to(self.device))
         x = self.view(self._pixels(films, batch), drawn)
         return x, torch.from_numpy(films.labels[batch]).to(self.device, self.dtype)
 
     def draws(self, identity: Tensor) -> Drawn:
-        """What this epoch does to the films of these numbers (n,)."""
-        recipe = self.recipe
-        return draw(identity, recipe.training.seed, self.epoch, recipe.augmentation, self.size)
+        """What this epoch does to the films of these numbers (n,).
+
+        For all of them at once: many small operators, of which each costs more than a batch of
+        numbers.
+        """
+        recipe, pieces = self.recipe, identity.split(DRAWN_AT_ONCE)
+        given = recipe.training.seed, self.epoch, recipe.augmentation, self.size
+        parts = zip(*(draw(some, *given) for some in pieces), strict=True)
+        return Drawn(*(None if some[0] is None else torch.cat(some) for some in parts))
 
     def view(self, pixels: Tensor, drawn: Drawn) -> Tensor:
         """Films (n, m, m) uint8 as they are shown to the network, (n, 1, s, s)."""

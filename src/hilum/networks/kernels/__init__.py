@@ -20,8 +20,8 @@ or number of channels, a graph being traced), so a caller need not ask. What is 
   16 bits twice as fast (AVX-512 VNNI), products forward are computed in these, up to 64 channels,
   which loses less than rounding the maps does. Results lie nearer to the exact ones than
   autocast's.
-- A NaN or an infinity comes out as NaN or infinite; it may spread over the tile of 4 × 4 outputs around it, in
-  bfloat16 over the twelve tiles that are computed together.
+- A NaN or an infinity comes out as NaN or infinite; it may spread over the tile of 4 × 4 outputs
+  around it, in bfloat16 over the twelve tiles that are computed together.
 - No result depends on the number of threads.
 
 See ``hilum.native`` for how and for what is compiled when, ``functions.py`` for how
