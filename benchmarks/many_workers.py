@@ -18,7 +18,7 @@ from scaling_check import LINKS, beside, measure
 from scaling_model import predictions, work_of
 from scaling_page import OUT, RECORDS, record, tables
 
-KIND = "avx2"  # of processor (sides.KINDS) that ``checked.json`` was measured on
+KIND = "avx512"  # of processor (sides.KINDS) that ``checked.json`` was measured on
 
 
 def main() -> None:
