@@ -22,15 +22,16 @@ def alone(tmp_path: Path) -> Iterator[None]:
     distributed.destroy_process_group()
 
 
-def network() -> nn.Sequential:
+def network(bias: bool = True) -> nn.Sequential:
     torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(40, 30), nn.ReLU(), nn.Linear(30, 2))
+    return nn.Sequential(nn.Linear(40, 30, bias=bias), nn.ReLU(), nn.Linear(30, 2))
 
 
+@pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.usefixtures("alone")
-def test_gradients_are_those_of_the_layer(dtype: torch.dtype) -> None:
-    plain, shared = network(), network()
+def test_gradients_are_those_of_the_layer(dtype: torch.dtype, bias: bool) -> None:
+    plain, shared = network(bias), network(bias)
     # Room for more films than come: a share of the last batch is smaller.
     by_factors = ByFactors(shared, [shared[0].weight], rows=7, size=1)
     x = torch.randn(5, 40, generator=torch.Generator().manual_seed(1))

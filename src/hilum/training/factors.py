@@ -71,7 +71,7 @@ class _Exchange(TorchFunctionMode):
     def __init__(self, weights: Sequence[Tensor], rows: int, size: int) -> None:
         super().__init__()
         self.weights, self.rows, self.size = list(weights), rows, size
-        self.under_way: list[tuple[Tensor, list[Tensor], Any]] = []
+        self.under_way: list[tuple[Tensor, Tensor, Any]] = []
 
     def __torch_function__(
         self, function: Any, types: Any, given: Any = (), named: Any = None
@@ -85,29 +85,33 @@ class _Exchange(TorchFunctionMode):
         mine = dz.new_zeros(self.rows, x.shape[1] + dz.shape[1])  # a film that there is not adds 0
         mine[: len(x), : x.shape[1]] = x
         mine[: len(x), x.shape[1] :] = dz
-        everyone = [torch.empty_like(mine) for _ in range(self.size)]
-        self.under_way.append(
-            (weight, everyone, distributed.all_gather(everyone, mine, async_op=True))
-        )
+        everyone = mine.new_empty(self.size, *mine.shape)
+        # As bytes, since not every version of gloo knows bfloat16.
+        theirs = list(everyone.view(torch.uint8).unbind())
+        work = distributed.all_gather(theirs, mine.view(torch.uint8), async_op=True)
+        self.under_way.append((weight, everyone, work))
 
     def collect(self) -> None:
         for weight, everyone, work in self.under_way:
             work.wait()
-            x, dz = torch.cat(everyone).split(weight.shape[::-1], dim=1)
+            x, dz = everyone.flatten(0, 1).split(weight.shape[::-1], dim=1)
             weight.grad = ((dz / self.size).T @ x).to(weight.dtype)
         self.under_way.clear()
 
 
 class _Linear(Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, exchange: _Exchange) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, exchange: _Exchange
+    ) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.exchange = exchange
         return functional.linear(x, weight, bias)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, dz: Tensor) -> tuple[Tensor, None, Tensor, None]:
+    def backward(ctx: Any, dz: Tensor) -> tuple[Tensor, None, Tensor | None, None]:
         x, weight = ctx.saved_tensors
         ctx.exchange.send(weight, x, dz)
-        return (dz @ weight.to(dz.dtype)).to(x.dtype), None, dz.sum(0), None
+        dx = (dz @ weight.to(dz.dtype)).to(x.dtype)
+        return dx, None, dz.sum(0) if ctx.needs_input_grad[2] else None, None
