@@ -54,7 +54,10 @@ public:
     __attribute__((noinline)) void gather(int c, float* sums) {
         const size_t in = s.in, line = this->line;
         uint32_t* last = end[c];
-        if ((last - listed) % 2 != c * CAPACITY % 2) *last++ = last[-1] & 0xffff;  // times nought
+        if ((last - listed) % 2) {  // an even number: the last once more, times nought
+            *last = last[-1] & 0xffff;
+            last++;
+        }
         vec sum[TAPS][2];
         UNROLL for (int t = 0; t < 2 * TAPS; t++) sum[t / 2][t % 2] = load(sums + t * LANES);
         for (const uint32_t* e = listed + c * CAPACITY; e < last; e += 2) {
