@@ -1,12 +1,12 @@
 """Data-parallel training on 2 to 1,024 workers, on paper: from measured figures to epochs.
 
-The model knows nothing of hilum. A step is the computation of the worker's films, a line in their
+A step is the computation of the worker's films, a line in their
 number, and the exchange of gradients by a ring (``ring.py``). Gradients come in two parts, as the
-engine sends them: an early one, ready when the way back has hardly begun (the first dense layer, where
-nearly all of this network's parameters lie), and a late one, ready when it ends. Of the early part
-workers send each other its factors where these are fewer (``hilum.training.factors``). What a real
-cluster adds (jitter, stragglers, disks, switches that are shared) is left out: these are bounds
-for a quiet network.
+engine sends them: an early one, ready when the way back has hardly begun (the first dense layer,
+where nearly all of this network's parameters lie), and a late one, ready when it ends. Of the early
+part workers send each other its factors where these are fewer (``hilum.training.factors``). What a
+real cluster adds (jitter, stragglers, disks, switches that are shared) is left out: these are
+bounds for a quiet network.
 """
 
 from __future__ import annotations
