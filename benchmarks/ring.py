@@ -64,8 +64,7 @@ def exchange_seconds(
     if workers == 1:
         return 0.0
     message = size / workers
-    trips = math.ceil(message / (IN_FLIGHT * SEGMENT)) * 2 * network.latency
-    one = trips + message / sending_rate(network, max(burst, message))
+    one = message_seconds(message, network, max(burst, message))
     return 2 * (workers - 1) * one + slow_start_seconds(message, network, idle)
 
 
@@ -73,9 +72,14 @@ def gather_seconds(workers: int, share: float, network: Network, *, idle: float 
     """A ring all-gather of ``share`` bytes of each worker: n - 1 messages, one after another."""
     if workers == 1:
         return 0.0
-    trips = math.ceil(share / (IN_FLIGHT * SEGMENT)) * 2 * network.latency
-    one = trips + share / sending_rate(network, share)
+    one = message_seconds(share, network, share)
     return (workers - 1) * one + slow_start_seconds(share, network, idle)
+
+
+def message_seconds(size: float, network: Network, burst: float) -> float:
+    """One message, asked for and sent, on a connection whose largest has ``burst`` bytes."""
+    trips = math.ceil(size / (IN_FLIGHT * SEGMENT)) * 2 * network.latency
+    return trips + size / sending_rate(network, burst)
 
 
 def sending_rate(network: Network, burst: float) -> float:

@@ -99,8 +99,7 @@ def measure(rounds: int, links: list[str], steps: int = 2) -> dict[str, Any]:
         "congestion_control": CONTROL.read_text("utf-8").strip(),
         "half_batch_ms": round(statistics.median(alone), 1),
         "backward_share": round(statistics.median(backward), 3),
-        "early_bytes": early_bytes()[0],
-        "film_bytes": early_bytes()[1],
+        **first_dense(),
         "gradient_bytes": whole,
         "cable": {k: round(v, 6) for k, v in base.items()},
         "start_seconds": round(start, 1),
@@ -108,11 +107,11 @@ def measure(rounds: int, links: list[str], steps: int = 2) -> dict[str, Any]:
     }
 
 
-def early_bytes() -> tuple[int, int]:
-    """Bytes of the paper's first dense layer, which is the first to have a gradient, and of its
-    factors of one film."""
+def first_dense() -> dict[str, int]:
+    """Bytes of the paper's first dense layer, whose gradient is ready early, and of its factors of
+    one film."""
     weight = new_network(Recipe.load("paper2021")).dense1.weight
-    return 4 * weight.numel(), 4 * sum(weight.shape)
+    return {"early_bytes": 4 * weight.numel(), "film_bytes": 4 * sum(weight.shape)}
 
 
 def beside(measured: dict[str, Any]) -> dict[str, Any]:

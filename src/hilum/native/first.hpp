@@ -34,8 +34,8 @@ inline void first_filters(const float* weight, float* filters, int out) {
 // Room for the columns of two windows each that whole vectors of them see.
 inline int first_room(int columns) { return 2 * ((columns + LANES - 1) / LANES * LANES) + LANES; }
 
-// The four lines under a row of windows to spots[columns / LANES][SPOTS][LANES]: whole vectors, whatever
-// the last holds more. `half` has room for them.
+// The four lines under a row of windows to spots[columns / LANES][SPOTS][LANES]: whole vectors,
+// whatever the last holds more. `half` has room for them.
 inline void first_spots(const float* line, int width, int columns, float* half, float* spots) {
     const int wide = 2 * columns + 2, room = first_room(columns);
     for (int i = 0; i < wide; i++) {

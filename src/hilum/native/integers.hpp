@@ -1,7 +1,7 @@
-// Winograd's products of bfloat16 maps, in integers of 16 bits: the processor multiplies twice as many
-// of them as floats. bfloat16's own eight bits would be too few, since the transforms magnify what is
-// rounded. Numbers that are multiplied and added together share a scale, of 13 bits and a sign for 32
-// channels, and their sums are exact: less is lost than by rounding maps to bfloat16.
+// Winograd's products of bfloat16 maps, in integers of 16 bits: the processor multiplies twice as
+// many of them as floats. bfloat16's own eight bits would be too few, since the transforms magnify
+// what is rounded. Numbers that are multiplied and added together share a scale, of 13 bits and a
+// sign for 32 channels, and their sums are exact: less is lost than by rounding maps to bfloat16.
 #pragma once
 
 #include <cmath>

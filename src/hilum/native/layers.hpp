@@ -64,7 +64,8 @@ inline Pooled pool_with_nan(vec a, vec b, vec c, vec d) {
     return best;
 }
 
-// Four values, each with `shift` added: adding it once, to the largest, is the same.
+// Four values, each with `shift` added: once, to the largest, which is the same but for ties that
+// rounding would make.
 inline Pooled relu_pool(vec a, vec b, vec c, vec d, vec shift = vec{}) {
     Pooled best;
     if (__builtin_expect(any_nan(a, b, c, d), false)) {

@@ -61,12 +61,12 @@ def compiler() -> str:
 
 
 def flags(level: str) -> list[str]:
-    """The compiler's flags for a build, with bfloat16 where the CPU computes in it."""
+    """The compiler's flags for a build, with what the CPU has beyond its level."""
     chosen = [*FLAGS, f"-march={level}"]
     if level == "x86-64-v4":
         chosen.append("-mprefer-vector-width=512")
-        if "avx512_bf16" in machine.cpu_flags():
-            chosen += ["-mavx512bf16", "-mavx512vnni"]  # no processor has the one alone
+        more = ("avx512_bf16", "avx512_vnni")
+        chosen += [f"-m{one.replace('_', '')}" for one in more if one in machine.cpu_flags()]
     return chosen
 
 

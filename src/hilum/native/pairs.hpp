@@ -6,8 +6,8 @@
 #ifdef __AVX512BF16__
 namespace hilum {
 
-// Each lane of a vector multiplies a pair of numbers, here one of each of two winners of a filter, and
-// adds both. To interleave two vectors of 32 channels puts these into an order of its own.
+// Each lane of a vector multiplies a pair of numbers, here one of each of two winners of a filter,
+// and adds both. To interleave two vectors of 32 channels puts these into an order of its own.
 class Pairs {
 public:
     static constexpr int ROWS = 3, COLUMNS = LANES;  // windows of a segment
@@ -18,15 +18,17 @@ public:
 
     explicit Pairs(const Block& s)
         : s(s), line((size_t)s.width * s.in), listed((size_t)FILTERS * CAPACITY) {
-        for (int i = 0; i < 2 * ROWS * PIXELS; i++) place[i] = i / PIXELS * line + i % PIXELS * s.in;
+        for (int i = 0; i < 2 * ROWS * PIXELS; i++)
+            place[i] = i / PIXELS * line + i % PIXELS * s.in;
     }
 
     // A winner is listed as its gradient's bits, and below them as a pixel of the segment's input.
     void list(const bf16* dy, const uint8_t* winners, int height, int width) {
         const size_t next = (size_t)s.columns * s.out;
         const int out = s.out;
-        const __m512i dead = _mm512_set1_epi32(NOBODY), pixel = _mm512_mask_blend_epi32(
-            0xf, dead, _mm512_set4_epi32(PIXELS + 1, PIXELS, 1, 0));
+        const __m512i dead = _mm512_set1_epi32(NOBODY);
+        const __m512i pixel =  // of a place in a window
+            _mm512_mask_blend_epi32(0xf, dead, _mm512_set4_epi32(PIXELS + 1, PIXELS, 1, 0));
         for (int c = 0; c < FILTERS; c++) end[c] = listed + c * CAPACITY;
         for (int i = 0; i < height; i++, dy += next, winners += next) {
             __m512i v[LANES];  // a window each, and then a filter each
@@ -34,8 +36,9 @@ public:
                 v[j] = dead;
                 if (j < width) {
                     const __m512i won = (__m512i)load_places(winners + j * out);
-                    const __m512i where = _mm512_add_epi32(
-                        _mm512_permutexvar_epi32(won, pixel), _mm512_set1_epi32(2 * (i * PIXELS + j)));
+                    const __m512i corner = _mm512_set1_epi32(2 * (i * PIXELS + j));
+                    const __m512i where =
+                        _mm512_add_epi32(_mm512_permutexvar_epi32(won, pixel), corner);
                     v[j] = _mm512_or_si512((__m512i)load(dy + j * out), where);
                 }
             }

@@ -5,7 +5,6 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <cstring>
 
 #define UNROLL _Pragma("GCC unroll 64")
 
@@ -96,12 +95,6 @@ inline void store(bf16* p, vec v) {  // to nearest even; a NaN stays one
     store_low(p, ((v == v ? rounded : (bits | 0x400000)) >> 16) & 0xffff);
 }
 #endif
-
-template <class T>
-inline void copy(const T* from, float* to) {
-    store(to, load(from));
-}
-inline void copy(const bf16* from, bf16* to) { std::memcpy(to, from, LANES * sizeof(bf16)); }
 
 // Bit c: has channel c of 32 this winner?
 inline uint32_t channels_with(const uint8_t* winners, int place) {

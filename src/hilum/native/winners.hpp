@@ -40,6 +40,7 @@ void weight_gradient(const T* x, const T* dy, const uint8_t* winners, float* dwe
             const int width = std::min(P::COLUMNS, s.columns - column);
             const bool right = column + width < s.columns;  // the next segment is there, else below
             const int ahead_row = 2 * row + (right ? 0 : 2 * height + 2);
+            const int ahead_column = right ? 2 * (column + width) + 2 : 0;
             const int ahead_end = std::min(2 * row + 2 * height + 6, s.height);
             for (int first = 0; first < s.out; first += P::FILTERS) {
                 const size_t pixel = s.pixel(film, row, column) + first;
@@ -47,9 +48,10 @@ void weight_gradient(const T* x, const T* dy, const uint8_t* winners, float* dwe
                 for (int block = 0; block < s.in; block += P::CHANNELS) {
                     products.look_at(x + s.input(film, 2 * row, 2 * column) + block, height, width);
                     for (int c = 0; c < P::FILTERS; c++) {
-                        const int ahead = (right ? 2 * (column + width) + 2 : 0) + (first + c) % GROUP;
+                        const int ahead = ahead_column + (first + c) % GROUP;
                         for (int i = ahead_row; ahead < s.width && i < ahead_end; i++)
-                            prefetch(x + s.input(film, i, ahead) + block, P::CHANNELS * sizeof(T), 0, 1);
+                            prefetch(x + s.input(film, i, ahead) + block,
+                                     P::CHANNELS * sizeof(T), 0, 1);
                         const size_t filter = (size_t)block * s.out + (first + c) * P::CHANNELS;
                         products.gather(c, dweight + filter * TAPS);
                     }

@@ -1,11 +1,11 @@
 """A dense layer's gradient, exchanged between processes as its factors.
 
 The gradient of a dense layer's weights is a sum over films of outer products, dW = Σ dzᵢ xᵢᵀ
-(``hilum.networks.formulas``). For few films a layer's inputs x and output gradients dz are fewer
+(``hilum.networks.reference``). For few films a layer's inputs x and output gradients dz are fewer
 numbers than dW: at 500 × 500 and batch 16 the first dense layer of the paper's network has 0.7 MB
 of the ones and 5.5 MB of the other. So the processes gather each other's factors, while the way
-back goes on, and each computes the whole sum. (Sufficient factors: Xie et al. 2016, "Distributed
-machine learning via sufficient factor broadcasting", UAI.)
+back goes on, and each computes the whole sum (sufficient factors: Xie et al. 2015,
+https://arxiv.org/abs/1511.08486).
 """
 
 from __future__ import annotations

@@ -75,7 +75,7 @@ class ShardedLearner(TorchLearner):
             x, y = self._prepared(k, shards[k])
             # Python's lock passes between two threads at each operator: every other shard prepares
             # its next films before it learns, the rest after, so that they seldom want it at once.
-            # A step takes 3 to 10 % longer without that.
+            # A step takes 4 and 11 % longer without that (two runs).
             if k % 2 == 0:
                 prepare_next(k)
             learnt = self._shard(self.replicas[k], x, y, len(batch))
