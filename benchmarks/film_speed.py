@@ -102,7 +102,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("docs/records/films/speed.json"))
     options = parser.parse_args()
     folder = Path(os.environ["HILUM_FILMS"])
-    library.load()  # as training does before it fills a cache
+    library.load("films")  # as training does before it fills a cache
     rows = []
     with Workers(1) as workers, tempfile.NamedTemporaryFile() as file:
         for name, cases in SETS.items():

@@ -93,7 +93,7 @@ def scored(run: Path) -> tuple[Choice, NDArray[np.int8], Logits]:
     size = recipe.preprocessing.size
     cache = Cache.fill(manifest, recipe.preprocessing)
     validation = films_of(manifest, cache, "validation")
-    choice = validation_choice(model.engine, recipe, manifest, cache, validation)
+    choice = validation_choice(model.bundle, recipe, manifest, cache, validation)
     fold = films_of(manifest, cache, "test")
     logits = {"plain": model.engine.run(fold.pixels[fold.rows])[0]}
     logits |= held_out_logits(model.engine, manifest.of_part("test"), fold, size)

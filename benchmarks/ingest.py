@@ -112,9 +112,9 @@ def pairs(medians: dict[str, list[float]]) -> list[tuple[str, str, float | None]
 
 def built_kernels() -> Path | None:
     """The folder of the compiled library, built as training does before it fills a cache."""
-    if library.load()[0] is None:
+    if library.load("films")[0] is None:
         return None
-    return library.place(library.level())[0].parent
+    return library.place("films", library.level())[0].parent
 
 
 def over_cores(films: list[Path], rounds: int, many: int, folder: Path) -> list[dict[str, Any]]:

@@ -114,7 +114,7 @@ def hilum(whole: bool) -> tuple[dict[str, str], Loader]:
     from hilum.films.read import read
     from hilum.native import library
 
-    library.load()  # as training does before it fills a cache
+    library.load("films")  # as training does before it fills a cache
     if not whole:
         return {}, lambda path, size: preprocess(read(path), Preprocessing(size))
     shelf = tempfile.NamedTemporaryFile(prefix="hilum-bench-")  # noqa: SIM115

@@ -22,17 +22,17 @@ def film(height: int, width: int, seed: int) -> np.ndarray:
 @given(height=SIDES, width=SIDES, size=SIDES, seed=st.integers(0, 2**32 - 1))
 @settings(max_examples=150, deadline=None)
 def test_both_ways_give_the_same_bytes(height: int, width: int, size: int, seed: int) -> None:
-    native = library.load()[0]
+    native = library.load("films")[0]
     if native is None:
-        pytest.skip(library.load()[1])
+        pytest.skip(library.load("films")[1])
     values = film(height, width, seed)
     np.testing.assert_array_equal(resize._by(native, values, size), resize._by_pillow(values, size))
 
 
 def test_weights_that_sum_to_more_than_one_do_not_wrap_around() -> None:
-    native = library.load()[0]
+    native = library.load("films")[0]
     if native is None:
-        pytest.skip(library.load()[1])
+        pytest.skip(library.load("films")[1])
     white = np.full((1, 430_185), 255, np.uint8)
     assert resize._by(native, white, 1)[0, 0] == resize._by_pillow(white, 1)[0, 0] == 255
 
@@ -51,7 +51,7 @@ def test_the_width_goes_first(
 ) -> None:
     """Pillow 13 itself begins with the height where a film is much taller than wide."""
     if not ready:
-        monkeypatch.setattr(library, "ready", lambda: None)
+        monkeypatch.setattr(library, "ready", lambda name: None)
     values = film(*shape, 1)
     stated = Image.fromarray(values).resize((64, shape[0]), Image.Resampling.BILINEAR)
     stated = stated.resize((64, 64), Image.Resampling.BILINEAR)

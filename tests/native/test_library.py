@@ -14,21 +14,16 @@ from hilum import machine
 from hilum.native import library
 
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
-SMALL = {
-    "answer": 'int known();\nextern "C" __attribute__((visibility("default"))) int answer() '
-    "{ return known() + 1; }",
-    "known": "int known() { return 41; }",
-}
+SMALL = 'extern "C" __attribute__((visibility("default"))) int answer() { return 42; }'
 
 
 @pytest.fixture
 def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A library of one function in two sources, not yet built."""
+    """A library of one function, not yet built."""
     monkeypatch.setenv("HILUM_CACHE", str(tmp_path))
     monkeypatch.setattr(library, "FOLDER", tmp_path)
     monkeypatch.setattr(machine, "cpu_flags", lambda: frozenset(library.LEVELS["x86-64-v3"]))
-    for name, source in SMALL.items():
-        (tmp_path / f"{name}.cpp").write_text(source)
+    (tmp_path / "small.cpp").write_text(SMALL)
     kept = library.load, library._expected
     for function in kept:
         function.cache_clear()
@@ -43,9 +38,9 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def test_the_reason_is_named(flags: set, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "cpu_flags", lambda: frozenset(flags))
     monkeypatch.setenv("CXX", "no-such-compiler")
-    found, reason = library.load.__wrapped__()
+    found, reason = library.load.__wrapped__("films")
     assert found is None and said in reason
-    assert library._expected.__wrapped__() is None
+    assert library._expected.__wrapped__("films") is None
 
 
 @needs_compiler
@@ -54,8 +49,8 @@ def test_a_cache_folder_that_cannot_be_there_costs_the_kernels_alone(
     small: Path, folder: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HILUM_CACHE", folder if folder[0] == "~" else str(small / folder))
-    assert library.ready() is None
-    found, reason = library.load()
+    assert library.ready("small") is None
+    found, reason = library.load("small")
     assert found is None and "cannot be written" in reason
 
 
@@ -65,7 +60,7 @@ def test_a_full_disk_costs_the_kernels_alone(small: Path, monkeypatch: pytest.Mo
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    found, reason = library.load()
+    found, reason = library.load("small")
     assert found is None and "cannot be written" in reason
 
 
@@ -76,7 +71,7 @@ def test_a_compiler_that_fails_leaves_nothing_behind(
     monkeypatch.setattr(library, "FOLDER", tmp_path)
     (tmp_path / "broken.cpp").write_text("this is no program")
     with pytest.raises(library.Unavailable, match="could not build"):
-        library.compile_to(tmp_path / "made" / "kernels.so", list(library.FLAGS))
+        library.compile_to(tmp_path / "made" / "kernels.so", "broken", list(library.FLAGS))
     assert not (tmp_path / "made").exists()
 
 
@@ -85,7 +80,7 @@ def test_two_that_build_at_once_both_get_it(small: Path) -> None:
     found: list[Path] = []
 
     def build() -> None:
-        found.append(library._built("x86-64-v3")[0])
+        found.append(library._built("small", "x86-64-v3")[0])
 
     both = [threading.Thread(target=build) for _ in range(2)]
     for one in both:
@@ -98,7 +93,7 @@ def test_two_that_build_at_once_both_get_it(small: Path) -> None:
 
 @needs_compiler
 def test_who_only_takes_what_is_there_builds_nothing(small: Path) -> None:
-    assert library.ready() is None and not small.exists()
-    library._built("x86-64-v3")
-    built = library.ready()
+    assert library.ready("small") is None and not small.exists()
+    library._built("small", "x86-64-v3")
+    built = library.ready("small")
     assert built is not None and built.answer() == 42

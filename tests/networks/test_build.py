@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from hilum.errors import UsageError
+from hilum.native import library
 from hilum.networks.arithmetic import layer_table as calculated
 from hilum.networks.arithmetic import paper_network, text
-from hilum.networks.build import NETWORKS, build, layer_table
+from hilum.networks.build import NETWORKS, build, layer_table, named
 
 SIZE = {"paper2021": 94, "compact": 64}
 
@@ -56,3 +57,12 @@ def test_unknown_names_and_options_get_the_nearest() -> None:
         build("paper2020", 500)
     with pytest.raises(UsageError, match="Did you mean 'filters'"):
         build("paper2021", 500, filter=3)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_network_names_libraries_that_are_built(name: str) -> None:
+    assert set(named(name).libraries) <= set(library.NAMES)
+
+
+def test_every_source_is_a_library() -> None:
+    assert sorted(library.NAMES) == sorted(path.stem for path in library.FOLDER.glob("*.cpp"))

@@ -33,19 +33,19 @@ NHWC = torch.channels_last
 @pytest.fixture
 def built() -> None:
     if not kernels.available():
-        pytest.skip(f"there are no kernels here: {library.load()[1]}")
+        pytest.skip(kernels.status())
 
 
 @pytest.fixture(autouse=True)
 def kernels_even_with_amx(monkeypatch: pytest.MonkeyPatch) -> None:
     """Test the kernels also where oneDNN would be preferred for bfloat16."""
-    library.load()
+    library.build(library.NAMES)
     monkeypatch.setattr(machine, "cpu_flags", lambda: frozenset({"avx2"}))
 
 
 @pytest.fixture
 def absent(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(library, "load", lambda: (None, "there is no C++ compiler"))
+    monkeypatch.setattr(library, "load", lambda name: (None, "there is no C++ compiler"))
 
 
 @pytest.fixture
@@ -430,9 +430,11 @@ class TestThreadsAndBuilds:
 
     def test_the_narrow_build_gives_the_same(self, tmp_path, monkeypatch):
         """AVX2 is tested also where AVX-512 is used."""
-        path = tmp_path / "narrow.so"
+        used = ("films", "framed", "blocks")
         monkeypatch.setattr(library, "FLAGS", ("-O1", *library.FLAGS[1:]))  # built sooner
-        library.compile_to(path, library.flags("x86-64-v3"))
+        for name in used:
+            library.compile_to(tmp_path / name, name, library.flags("x86-64-v3"))
+        built = {name: ctypes.CDLL(str(tmp_path / name)) for name in used}
         x, weight, bias = draw(1, 2, 32, 33, 30), draw(2, 32, 32, 3, 3) / 10, draw(3, 32)
         films, first = draw(4, 2, 1, 33, 30), draw(5, 32, 1, 3, 3)
         numbers = torch.arange(9)
@@ -447,10 +449,10 @@ class TestThreadsAndBuilds:
                 augment(pixels, numbers, 0, 0, EVERYTHING),
             ]
 
-        wide, built = everything(), ctypes.CDLL(str(path))
+        wide = everything()
         film = pixels.flatten(0, 1).numpy()
-        as_bytes = [resize._by(one, film, 50) for one in (library.load()[0], built)]
+        as_bytes = [resize._by(one, film, 50) for one in (library.load("films")[0], built["films"])]
         np.testing.assert_array_equal(*as_bytes)
-        monkeypatch.setattr(library, "load", lambda: (built, "x86-64-v3"))
+        monkeypatch.setattr(library, "load", lambda name: (built[name], "x86-64-v3"))
         for a, b in zip(wide, everything(), strict=True):
             assert distance(a, b) < 2e-5

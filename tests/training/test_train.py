@@ -142,6 +142,22 @@ def test_what_was_sealed_is_what_was_measured(whole: Run, data: Manifest) -> Non
     assert bundle.metrics["validation"]["auroc"]["value"] > 0.9
 
 
+def test_the_threads_that_score_validation_change_nothing(whole: Run, data: Manifest) -> None:
+    cache = Cache.fill(data, whole.bundle.preprocessing, workers=0)
+    films = single.open_films(data, whole.recipe, workers=0)[1][1]
+
+    def scored(threads: int) -> dict[str, Any]:
+        given = whole.bundle, whole.recipe, data, cache, films
+        return dict(finishing.validation_choice(*given, threads).logits)
+
+    one, three = scored(1), scored(3)
+    assert list(one) == ["plain", "exposure", "crop"]
+    for shift, logits in one.items():
+        assert len(logits) == len(films)
+        np.testing.assert_array_equal(logits, three[shift])
+    assert not np.array_equal(one["plain"], one["crop"])
+
+
 def test_the_bundle_says_what_it_is(whole: Run, data: Manifest) -> None:
     bundle = whole.bundle
     assert set(bundle.operating_points) == {"balanced", "screening"}

@@ -20,7 +20,7 @@ from hilum.native import library
 def square(values: NDArray[Any], size: int) -> NDArray[np.uint8]:
     """Grey values (h, w), 0 to 255, as (size, size) uint8; halves are rounded to even."""
     if values.dtype == np.uint8:
-        native = library.ready()
+        native = library.ready("films")
         return _by_pillow(values, size) if native is None else _by(native, values, size)
     resized = _by_pillow(np.asarray(values, np.float32), size)
     return np.clip(np.rint(resized), 0, 255).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""What is compiled: C++ sources and the library that is made of them at first use.
+"""What is compiled: C++ sources, each of which is made a library at first use.
 
 ``blocks.cpp`` holds the blocks of the paper's network, ``framed.cpp`` and ``norm.cpp`` the layers
 of the compact one, ``films.cpp`` what is done to films. Work is cut into pieces by the shape alone,

@@ -1,7 +1,8 @@
 """The compiled kernels: found, or built from the sources here at first use, and loaded.
 
-Building takes a C++ compiler and some eight seconds of processor time, once; the library is kept in
-the cache folder under the digest of sources, flags and compiler.
+Each source is a library of its own, so that nobody waits for what only another network needs.
+Building takes a C++ compiler and one to five seconds of processor time each, once; a library is
+kept in the cache folder under the digest of source, headers, flags and compiler.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import shutil
 import subprocess
 import tempfile
 import threading
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
@@ -21,6 +23,7 @@ from hilum import machine, storage
 from hilum.errors import Refused
 
 FOLDER = Path(__file__).parent  # of the sources and their headers
+NAMES = ("films", "framed", "norm", "blocks")  # of the sources, and so of the libraries
 
 # What a processor must have for each build, the best first (x86-64 psABI, micro-architecture
 # levels), by the names of /proc/cpuinfo.
@@ -70,8 +73,8 @@ def flags(level: str) -> list[str]:
     return chosen
 
 
-def compile_to(target: Path, chosen: list[str]) -> None:
-    """Compile the library under the name ``target``, whole or not at all.
+def compile_to(target: Path, name: str, chosen: list[str]) -> None:
+    """Compile a library to the file ``target``, whole or not at all.
 
     Raises
     ------
@@ -80,20 +83,9 @@ def compile_to(target: Path, chosen: list[str]) -> None:
     """
     with tempfile.TemporaryDirectory(prefix="hilum-kernels-") as folder:
         made = Path(folder) / "kernels.so"
-
-        def run(*told: str | Path) -> None:
-            command = [compiler(), *chosen, *map(str, told)]
-            subprocess.run(command, check=True, capture_output=True, text=True, timeout=600)
-
-        def compiled(source: Path) -> Path:
-            part = Path(folder) / f"{source.stem}.o"
-            run("-c", source, "-o", part)
-            return part
-
+        command = [compiler(), *chosen, "-shared", str(FOLDER / f"{name}.cpp"), "-o", str(made)]
         try:
-            with ThreadPoolExecutor(machine.cores()) as pool:
-                parts = list(pool.map(compiled, sorted(FOLDER.glob("*.cpp"))))
-            run("-shared", *parts, "-o", made)
+            subprocess.run(command, check=True, capture_output=True, text=True, timeout=600)
         except (OSError, subprocess.SubprocessError) as error:
             said = (getattr(error, "stderr", None) or str(error)).strip().splitlines() or [""]
             raise Unavailable(f"the compiler could not build them ({said[0]})") from error
@@ -108,36 +100,36 @@ def _compiler_version(path: str) -> str:
     return said.stdout.splitlines()[0]
 
 
-def place(level: str) -> tuple[Path, str]:
-    """Where the library is or will be, and where it is from; raises ``Unavailable``."""
+def place(name: str, level: str) -> tuple[Path, str]:
+    """Where a library is or will be, and where it is from; raises ``Unavailable``."""
     chosen = flags(level)
     try:
         version = _compiler_version(compiler())
     except (OSError, subprocess.SubprocessError, IndexError) as error:
         raise Unavailable(f"the C++ compiler does not answer ({error})") from error
-    sources = sorted([*FOLDER.glob("*.cpp"), *FOLDER.glob("*.hpp")])
+    sources = [FOLDER / f"{name}.cpp", *sorted(FOLDER.glob("*.hpp"))]
     key = storage.digest(*sources, " ".join(chosen), version)[:16]
-    return machine.cache_folder() / "kernels" / f"{level}-{key}.so", f"built by {version}"
+    return machine.cache_folder() / "kernels" / f"{name}-{level}-{key}.so", f"built by {version}"
 
 
-def _built(level: str) -> tuple[Path, str]:
+def _built(name: str, level: str) -> tuple[Path, str]:
     """The same; built if it is not there."""
-    path, origin = place(level)
+    path, origin = place(name, level)
     if not path.exists():
         with storage.lock(path.with_suffix(".lock"), wait=True):  # one builds, others wait for it
             if not path.exists():
-                compile_to(path, flags(level))
+                compile_to(path, name, flags(level))
     return path, origin
 
 
 @cache
-def load() -> tuple[ctypes.CDLL | None, str]:
-    """The library, or None; and a line on what it is, or why there is none."""
+def load(name: str) -> tuple[ctypes.CDLL | None, str]:
+    """A library, or None; and a line on what it is, or why there is none."""
     try:
         if platform.system() != "Linux":
             raise Unavailable(f"they are made for Linux, not for {platform.system()}")
         chosen = level()
-        path, origin = _built(chosen)
+        path, origin = _built(name, chosen)
         return ctypes.CDLL(str(path)), f"{chosen}, {origin}"
     except Unavailable as error:
         return None, str(error)
@@ -145,24 +137,30 @@ def load() -> tuple[ctypes.CDLL | None, str]:
         return None, f"the library cannot be written or loaded ({error})"
 
 
-def ready() -> ctypes.CDLL | None:
-    """The library where it need not be built first, else None; it may be ready the next time."""
-    path = _expected()
+def ready(name: str) -> ctypes.CDLL | None:
+    """A library where it need not be built first, else None; it may be ready the next time."""
+    path = _expected(name)
     try:
         there = path is not None and path.exists()
     except OSError:
         return None
-    return load()[0] if there else None
+    return load(name)[0] if there else None
 
 
 @cache
-def _expected() -> Path | None:
+def _expected(name: str) -> Path | None:
     try:
-        return place(level())[0]
+        return place(name, level())[0]
     except (Unavailable, *CACHE_TROUBLE):
         return None
 
 
-def build_ahead() -> None:
-    """Begin what :func:`load` may have to build, while something else is done."""
-    threading.Thread(target=load, name="kernels").start()
+def build(names: Iterable[str]) -> None:
+    """Have libraries loaded, those that are not there yet built side by side."""
+    with ThreadPoolExecutor(machine.cores()) as pool:
+        list(pool.map(load, names))
+
+
+def build_ahead(names: Iterable[str]) -> None:
+    """Begin with :func:`build`, while something else is done."""
+    threading.Thread(target=build, args=(names,), name="kernels").start()

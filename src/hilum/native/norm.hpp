@@ -85,10 +85,11 @@ void moments(const T* z, const Rows& r, float* mean, float* variance, int thread
     }
 }
 
-// z[rows][channels] to y; mean and variance (the biased one) are given back.
-template <bool BESIDE, bool RELU, class T>
-void norm_forward(const T* z, const T* beside, const float* weight, const float* bias, float eps,
-                  T* y, float* mean, float* variance, const Rows& r, int threads) {
+// z[rows][channels] to y; mean and variance (the biased one) are given back. What a piece reads all
+// along is captured by value here and below: behind a reference it would be loaded at every use.
+template <class T>
+void norm_forward(const T* z, const T* beside, bool relu, const float* weight, const float* bias,
+                  float eps, T* y, float* mean, float* variance, const Rows& r, int threads) {
     moments(z, r, mean, variance, threads);
     const int c = r.channels;
     std::vector<float> factor(c), offset(c);
@@ -96,14 +97,14 @@ void norm_forward(const T* z, const T* beside, const float* weight, const float*
         factor[k] = weight[k] / std::sqrt(variance[k] + eps);
         offset[k] = bias[k] - mean[k] * factor[k];
     }
-    Pool::run(r.pieces, threads, [&](Turn& turn) {
+    Pool::run(r.pieces, threads, [=, &r, &factor, &offset](Turn& turn) {
         do {
             for (long row = r.first(turn.piece); row < r.first(turn.piece + 1); row++)
                 for (int k = 0; k < c; k += LANES) {
                     const size_t at = (size_t)row * c + k;
                     vec v = load(z + at) * load(&factor[k]) + load(&offset[k]);
-                    if (BESIDE) v += load(beside + at);
-                    if (RELU) v = v < vec{} ? vec{} : v;  // a NaN stays one
+                    if (beside) v += load(beside + at);
+                    if (relu) v = v < vec{} ? vec{} : v;  // a NaN stays one
                     store(y + at, v);
                 }
         } while (turn.next());
@@ -111,17 +112,17 @@ void norm_forward(const T* z, const T* beside, const float* weight, const float*
 }
 
 // dy to dz, dweight and dbias, and to dbeside unless that is null; y is read where there is a ReLU.
-template <bool BESIDE, bool RELU, class T>
+template <class T>
 void norm_backward(const T* z, const T* y, const T* dy, const float* weight, const float* mean,
                    const float* variance, float eps, T* dz, T* dbeside, float* dweight,
                    float* dbias, const Rows& r, int threads) {
     const int c = r.channels;
     const auto passed = [=](size_t at) {
         const vec g = load(dy + at);
-        return RELU ? (load(y + at) <= vec{} ? vec{} : g) : g;
+        return y ? (load(y + at) <= vec{} ? vec{} : g) : g;
     };
     std::vector<float> sums((size_t)r.pieces * c * 2);
-    Pool::run(r.pieces, threads, [&](Turn& turn) {
+    Pool::run(r.pieces, threads, [=, &r, &sums](Turn& turn) {
         do {
             for (int k = 0; k < c; k += 16) {
                 Sums plain, by_z;
@@ -156,13 +157,13 @@ void norm_backward(const T* z, const T* y, const T* dy, const float* weight, con
         slope[k] = (float)(-factor[k] * tilt);
         offset[k] = (float)(-factor[k] * (plain / r.count)) - slope[k] * mean[k];
     }
-    Pool::run(r.pieces, threads, [&](Turn& turn) {
+    Pool::run(r.pieces, threads, [=, &r, &factor, &slope, &offset](Turn& turn) {
         do {
             for (long row = r.first(turn.piece); row < r.first(turn.piece + 1); row++)
                 for (int k = 0; k < c; k += LANES) {
                     const size_t at = (size_t)row * c + k;
                     const vec g = passed(at);
-                    if (BESIDE) store(dbeside + at, g);
+                    if (dbeside) store(dbeside + at, g);
                     store(dz + at, g * load(&factor[k]) + load(z + at) * load(&slope[k]) +
                                        load(&offset[k]));
                 }

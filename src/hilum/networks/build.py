@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from importlib import import_module
 from inspect import signature
@@ -38,13 +37,7 @@ def build(name: str, size: int, **options: Any) -> nn.Module:
     MissingExtra
         torch is not installed.
     """
-    if name not in NETWORKS:
-        raise UsageError(f"no such network: {name}. {nearest(name, NETWORKS)}")
-    module, _, made = NETWORKS[name].partition(":")
-    try:
-        network: Callable[..., nn.Module] = getattr(import_module(module), made)
-    except ModuleNotFoundError as error:
-        raise missing_extra(error) or error from error
+    network = named(name)
     known = set(signature(network).parameters)
     for option in options:
         if option not in known - {"size"}:
@@ -53,6 +46,17 @@ def build(name: str, size: int, **options: Any) -> nn.Module:
             )
     # Only dense layers tie a network to one size; a network that pools takes any.
     return network(**({"size": size} if "size" in known else {}), **options)
+
+
+def named(name: str) -> Any:
+    """The class of a network; raises as :func:`build` does."""
+    if name not in NETWORKS:
+        raise UsageError(f"no such network: {name}. {nearest(name, NETWORKS)}")
+    module, _, made = NETWORKS[name].partition(":")
+    try:
+        return getattr(import_module(module), made)
+    except ModuleNotFoundError as error:
+        raise missing_extra(error) or error from error
 
 
 def layer_table(network: nn.Module, size: int) -> list[Layer]:

@@ -88,6 +88,8 @@ class Compact(nn.Module):
     input_scaling = "standardise"
     #: The head is a mean and one linear layer: the graph gives an exact class activation map.
     cam = True
+    #: The compiled ones that its layers are in, see ``hilum.native``.
+    libraries = ("framed", "norm")
 
     def __init__(
         self,

@@ -38,6 +38,7 @@ class Paper2021(nn.Module):
     ----------
     input_scaling : ``unit``: pixels are divided by 255
     cam : False: behind dense layers there is no exact class activation map
+    libraries : the compiled ones that its layers are in (:mod:`hilum.native`)
 
     Notes
     -----
@@ -48,6 +49,7 @@ class Paper2021(nn.Module):
 
     input_scaling = "unit"
     cam = False
+    libraries = ("blocks",)
 
     def __init__(
         self,
@@ -116,5 +118,4 @@ class Paper2021(nn.Module):
         name = KERNELS.get(films.device.type)
         if not self.kernels or graph or not known or name is None:
             return None
-        kernels = import_module(name)
-        return kernels if kernels.available() else None
+        return import_module(name)

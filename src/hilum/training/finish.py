@@ -7,8 +7,9 @@ is what is shipped.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 import hilum
+from hilum import machine
 from hilum.bundle import Bundle
 from hilum.datasets.cache import Cache
 from hilum.datasets.manifest import Manifest
@@ -25,7 +27,7 @@ from hilum.evaluation import thresholds
 from hilum.evaluation.measure import measure
 from hilum.evaluation.scores import Scores, score_cached
 from hilum.evaluation.thresholds import Choice
-from hilum.inference.engine import Engine
+from hilum.inference.engine import BATCH, Engine
 from hilum.inference.model import Model
 from hilum.progress import SILENT, Progress
 from hilum.storage import digest
@@ -34,6 +36,7 @@ from hilum.training.export import export, parity
 from hilum.training.graph import Graph
 from hilum.training.parts import Films, rows_of
 from hilum.training.recipe import Recipe
+from hilum.training.shards import Team
 from hilum.training.shifts import SHIFTS, imitate
 
 
@@ -96,8 +99,7 @@ def finish(
             outputs=graph.outputs,
             hilum=hilum.__version__,
         )
-        engine = Engine(bare, threads)
-        choice = validation_choice(engine, recipe, manifest, cache, validation, advance)
+        choice = validation_choice(bare, recipe, manifest, cache, validation, threads, advance)
         calibration = thresholds.calibrate(choice)
         points = operating_points(choice, calibration, recipe)
         separation = thresholds.separation(choice)
@@ -171,11 +173,12 @@ def shift_names(recipe: Recipe) -> list[str]:
 
 
 def validation_choice(
-    engine: Engine,
+    bundle: Bundle,
     recipe: Recipe,
     manifest: Manifest,
     cache: Cache,
     films: Films,
+    threads: int | None = None,
     advance: Callable[[int], object] = lambda _: None,
 ) -> Choice:
     """What thresholds are chosen on: the graph's logits on validation, plain and under each
@@ -184,25 +187,29 @@ def validation_choice(
     Parameters
     ----------
     films : the manifest's validation part
+    threads : each makes and scores films of its own, which takes three quarters of the time that
+        sharing out every operator does
     advance : told after each shift
     """
-    logits = {"plain": engine.run(films.pixels[films.rows])[0]}
-    for shift in shift_names(recipe):
-        logits[shift] = np.concatenate(
-            [engine.run(some)[0] for some in _shifted(films, shift, recipe.training.seed)]
-        )
-        advance(1)
+    many = threads or machine.cores()
+    team, engine, seed = Team(many, many), Engine(bundle, 1), recipe.training.seed
+
+    def score(shift: str, begin: int) -> NDArray[np.float32]:
+        some = slice(begin, begin + BATCH)
+        pixels = films.pixels[films.rows[some]]
+        if shift != "plain":
+            numbers = torch.from_numpy(films.identity[some])
+            pixels = imitate(torch.from_numpy(pixels), numbers, shift, seed).numpy()
+        return engine.run(pixels)[0]
+
+    logits = {}
+    for shift in ("plain", *shift_names(recipe)):
+        pieces = team.map(partial(score, shift), range(0, len(films), BATCH))
+        logits[shift] = np.concatenate(list(pieces))
+        advance(shift != "plain")
     rows = rows_of(manifest, cache, "validation")
     patient = tuple(manifest.patient[i] for i in rows.tolist())
     return Choice(films.labels, patient, logits)
-
-
-def _shifted(films: Films, shift: str, seed: int) -> Iterator[NDArray[np.uint8]]:
-    """The films under one shift, some at a time."""
-    for begin in range(0, len(films), 64):
-        pixels = torch.from_numpy(films.pixels[films.rows[begin : begin + 64]])
-        numbers = torch.from_numpy(films.identity[begin : begin + 64])
-        yield imitate(pixels, numbers, shift, seed).numpy()
 
 
 def _some(*parts: Films) -> NDArray[np.uint8]:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from hilum.machine import Place
+from hilum.native import library
 from hilum.networks import kernels
 from hilum.networks.build import build
 from hilum.training import optimiser
@@ -129,7 +130,7 @@ class TorchLearner:
     def warm_up(self, films: Films, validation: Films, epoch: int) -> None:
         """Kernels built, where there are some for this processor."""
         if self.device.type == "cpu":
-            kernels.available()
+            library.build(("films", *self.model.libraries))
 
     def begin(self, films: Films, epoch: int, plan: Sequence[NDArray[np.int64]] = ()) -> None:
         self._begin(films, epoch)

@@ -22,7 +22,7 @@ from hilum.errors import Refused, require
 from hilum.machine import Place
 from hilum.native import library
 from hilum.networks import arithmetic
-from hilum.networks.build import build, layer_table
+from hilum.networks.build import build, layer_table, named
 from hilum.progress import SILENT, Progress
 from hilum.storage import atomic_write
 from hilum.training import group, leader, memory, placement
@@ -84,22 +84,22 @@ def train(
         memory.check_memory(recipe, place, films=1)
         manifest = open_data(data, progress=torchrun.voice(progress), **options)
         memory.check_memory(recipe, place, manifest.part.count("train"))
-        _build_ahead(place)
+        _build_ahead(recipe, place)
         return torchrun.train(manifest, recipe, place, folder, workers, progress)
     memory.check_memory(recipe, place, films=1)  # what never fits is told at once
     with claim(folder, recipe.name) as run, interruptible(run):
         manifest = open_data(data, progress=progress, **options)
         memory.check_memory(recipe, place, manifest.part.count("train"))
-        _build_ahead(place)
+        _build_ahead(recipe, place)
         begin(run, recipe, manifest, place)
         _go(run, recipe, manifest, workers, progress)
         return run
 
 
-def _build_ahead(place: Place) -> None:
+def _build_ahead(recipe: Recipe, place: Place) -> None:
     """Begin to build the kernels: the idle cores have been counted, and the films are known."""
     if place.kind == "cpu":
-        library.build_ahead()
+        library.build_ahead(("films", *named(recipe.network.name).libraries))
 
 
 def resume(folder: Path | str, *, workers: int | None = None, progress: Progress = SILENT) -> Run:

@@ -55,15 +55,18 @@ __all__ = [
 ]
 
 
-def available() -> bool:
-    """Whether the compiled kernels can be used here; builds them at the first call."""
-    return library.load()[0] is not None
+def available(*names: str) -> bool:
+    """Whether the compiled kernels can be used here, those of some libraries or all; builds them
+    at the first call."""
+    return all(library.load(name)[0] is not None for name in names or library.NAMES)
 
 
 def status() -> str:
     """One line: which kernels there are, or why there are none and what that costs."""
-    loaded, what = library.load()
-    if loaded is not None:
+    library.build(library.NAMES)
+    found = [library.load(name) for name in library.NAMES]
+    what = next((why for loaded, why in found if loaded is None), found[0][1])
+    if available():
         return f"fast CPU kernels: {what}"
     cost = "paper2021 trains about four times slower in float32, fast 1.4 times"
     return f"no fast CPU kernels: {what}; {cost}"
@@ -77,7 +80,7 @@ def alone() -> Iterator[None]:
     in one thread they take a millisecond or two more, but none waits at a barrier for a thread
     that a busy neighbour keeps from being scheduled. Without kernels nothing changes.
     """
-    if not available() or functions.threads:
+    if not available("blocks") or functions.threads:
         yield
         return
     with machine.torch_threads(1) as functions.threads:
@@ -89,7 +92,11 @@ def alone() -> Iterator[None]:
 
 def relu_pool(x: Tensor) -> Tensor:
     """ReLU of 2 × 2 max-pooling, (n, c, h, w) → (n, c, h // 2, w // 2)."""
-    if _usable(x) and x.is_contiguous(memory_format=functions.NHWC) and x.shape[1] % 16 == 0:
+    if (
+        _usable("blocks", x)
+        and x.is_contiguous(memory_format=functions.NHWC)
+        and x.shape[1] % 16 == 0
+    ):
         pooled: Tensor = functions.ReluPool.apply(x)
         return pooled
     return functional.relu(functional.max_pool2d(x, 2))
@@ -109,7 +116,7 @@ def conv_relu_pool(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     (n, out, (h - 2) // 2, (w - 2) // 2), of the autocast dtype where that is on, else x's
     """
     dtype = _dtype(x)
-    if not (_usable(x, dtype) and _is_filter(x, weight) and weight.shape[1] % 32 == 0):
+    if not (_usable("blocks", x, dtype) and _is_filter(x, weight) and weight.shape[1] % 32 == 0):
         return relu_pool(functional.conv2d(x, weight, bias))
     if _by_tiles(dtype):
         return relu_pool(functional.conv2d(x, weight, bias))
@@ -121,7 +128,7 @@ def first_block(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """:func:`conv_relu_pool` of films (n, 1, h, w); the films get no gradient from the kernels,
     so films that want one are computed by torch."""
     dtype = _dtype(x)
-    films = _usable(x, dtype) and x.shape[1] == 1 and not x.requires_grad
+    films = _usable("blocks", x, dtype) and x.shape[1] == 1 and not x.requires_grad
     if not (films and _is_filter(x, weight)):
         return relu_pool(functional.conv2d(x, weight, bias))
     block: Tensor = functions.FirstConvReluPool.apply(
@@ -140,7 +147,7 @@ def framed_conv(x: Tensor, weight: Tensor) -> Tensor:
     """
     dtype = _dtype(x)
     if (
-        _usable(x, dtype)
+        _usable("framed", x, dtype)
         and tuple(weight.shape[1:]) == (x.shape[1], 3, 3)
         and weight.dtype in functions.NAMES
         and x.shape[1] % 16 == weight.shape[0] % 16 == 0
@@ -171,7 +178,7 @@ def normalised(
         and z.numel() > z.shape[1]  # of one value torch refuses to take the variance
         and (beside is None or (beside.shape == z.shape and beside.dtype == z.dtype))
         and _dtype(z) == z.dtype
-        and _usable(z)
+        and _usable("norm", z)
     ):
         learnt = (norm.weight, norm.bias, norm.eps)
         y, mean, variance = functions.Normalised.apply(z, beside, *learnt, relu)
@@ -191,7 +198,7 @@ def takes_films(pixels: Tensor) -> bool:
         and pixels.dim() == 3
         and pixels.shape[1] == pixels.shape[2]
         and pixels.numel() > 0
-        and available()
+        and available("films")
     )
 
 
@@ -206,7 +213,7 @@ def augmented(pixels: Tensor, *drawn: Tensor | None) -> Tensor:
     y = torch.empty(n, 1, size, size, dtype=torch.float32, device=pixels.device)
     given = [None if some is None else some.float().contiguous() for some in drawn]
     shape = [n, size, size, 1, 1]
-    functions.call("augment", torch.float32, [pixels.contiguous(), *given, y], shape)
+    functions.call("films", "augment", torch.float32, [pixels.contiguous(), *given, y], shape)
     return y
 
 
@@ -233,15 +240,15 @@ def _by_tiles(dtype: torch.dtype) -> bool:
     return dtype == torch.bfloat16 and "amx_bf16" in machine.cpu_flags()
 
 
-def _usable(x: Tensor, dtype: torch.dtype | None = None) -> bool:
-    """Whether the kernels take this tensor. Tracers must see torch's own operators."""
+def _usable(name: str, x: Tensor, dtype: torch.dtype | None = None) -> bool:
+    """Whether a library's kernels take this tensor. Tracers must see torch's own operators."""
     return (
         not (torch.jit.is_tracing() or torch.compiler.is_compiling())
         and x.device.type == "cpu"
         and {x.dtype, dtype or x.dtype} <= functions.NAMES.keys()
         and x.dim() == 4
         and x.numel() > 0
-        and available()
+        and available(name)
     )
 
 

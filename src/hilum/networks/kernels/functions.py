@@ -22,10 +22,15 @@ threads = 0  # of the kernels; 0: torch's number
 
 
 def call(
-    name: str, dtype: torch.dtype, tensors: list[Tensor | None], shape: list[int], *more: Any
+    source: str,
+    name: str,
+    dtype: torch.dtype,
+    tensors: list[Tensor | None],
+    shape: list[int],
+    *more: Any,
 ) -> None:
-    """Run one kernel in several threads; ``shape`` is films, height, width, in, out."""
-    function: Any = getattr(library.load()[0], f"{name}_{NAMES[dtype]}")
+    """Run a kernel of a source in several threads; ``shape`` is films, height, width, in, out."""
+    function: Any = getattr(library.load(source)[0], f"{name}_{NAMES[dtype]}")
     pointers = [ctypes.c_void_p(None if t is None else t.data_ptr()) for t in tensors]
     many = ctypes.c_int(threads or torch.get_num_threads())
     function(*pointers, (ctypes.c_int * 5)(*shape), many, *more)
@@ -52,7 +57,7 @@ class ReluPool(Function):
         ctx.shape = _shape(x, x.shape[1])
         y, winners = _pooled(ctx.shape, 0, x.dtype)
         if y.numel():
-            call("pool_forward", x.dtype, [x, y, winners], ctx.shape)
+            call("blocks", "pool_forward", x.dtype, [x, y, winners], ctx.shape)
         ctx.save_for_backward(winners)
         return y
 
@@ -64,7 +69,7 @@ class ReluPool(Function):
         films, height, width, channels, _ = ctx.shape
         size = (films, channels, height, width)
         dx = torch.empty(size, dtype=dy.dtype, memory_format=NHWC)
-        call("pool_backward", dy.dtype, [dy, winners, dx], ctx.shape)
+        call("blocks", "pool_backward", dy.dtype, [dy, winners, dx], ctx.shape)
         return dx
 
 
@@ -76,7 +81,7 @@ class ConvReluPool(Function):
         x, weight = x.contiguous(memory_format=NHWC), weight.contiguous()
         shape = _shape(x, weight.shape[0])
         y, winners = _pooled(shape, 2, x.dtype)
-        call("block_forward", x.dtype, [x, weight, bias.contiguous(), y, winners], shape)
+        call("blocks", "block_forward", x.dtype, [x, weight, bias.contiguous(), y, winners], shape)
         ctx.save_for_backward(x, weight, winners)
         return y
 
@@ -88,7 +93,7 @@ class ConvReluPool(Function):
         dx = torch.empty_like(x, memory_format=NHWC) if ctx.needs_input_grad[0] else None
         dweight, dbias = torch.empty_like(weight), weight.new_empty(weight.shape[0])
         tensors = [x, weight, dy, winners, dx, dweight, dbias]
-        call("block_backward", x.dtype, tensors, _shape(x, weight.shape[0]))
+        call("blocks", "block_backward", x.dtype, tensors, _shape(x, weight.shape[0]))
         return dx, dweight, dbias
 
 
@@ -100,7 +105,7 @@ class FirstConvReluPool(Function):
         x, weight = x.contiguous(), weight.contiguous()
         shape = _shape(x, weight.shape[0])
         y, winners = _pooled(shape, 2, dtype)
-        call("first_forward", dtype, [x, weight, bias.contiguous(), y, winners], shape)
+        call("blocks", "first_forward", dtype, [x, weight, bias.contiguous(), y, winners], shape)
         ctx.save_for_backward(x, winners)
         return y
 
@@ -113,7 +118,7 @@ class FirstConvReluPool(Function):
         # One channel lies alike in either format: torch's group wants the weight's own strides.
         dbias = x.new_empty(out)
         dweight = torch.empty(out, 1, 3, 3, dtype=x.dtype, memory_format=NHWC)
-        call("first_backward", dy.dtype, [x, dy, winners, dweight, dbias], _shape(x, out))
+        call("blocks", "first_backward", dy.dtype, [x, dy, winners, dweight, dbias], _shape(x, out))
         return None, dweight, dbias, None
 
 
@@ -126,7 +131,7 @@ class FramedConv(Function):
         shape = _shape(x, weight.shape[0])
         size = (x.shape[0], weight.shape[0], *x.shape[2:])
         y = torch.empty(size, dtype=x.dtype, memory_format=NHWC)
-        call("framed_forward", x.dtype, [x, weight, y], shape)
+        call("framed", "framed_forward", x.dtype, [x, weight, y], shape)
         ctx.save_for_backward(x, weight)
         return y
 
@@ -138,7 +143,7 @@ class FramedConv(Function):
         dx = torch.empty_like(x, memory_format=NHWC) if ctx.needs_input_grad[0] else None
         dweight = torch.empty_like(weight)
         tensors = [x, weight, dy, dx, dweight]
-        call("framed_backward", x.dtype, tensors, _shape(x, weight.shape[0]))
+        call("framed", "framed_backward", x.dtype, tensors, _shape(x, weight.shape[0]))
         return dx, dweight
 
 
@@ -161,7 +166,9 @@ class Normalised(Function):
         shape = _shape(z, z.shape[1])
         y, mean, variance = (torch.empty_like(t) for t in (z, weight, weight))
         tensors = [z, beside, weight.contiguous(), bias.contiguous(), y, mean, variance]
-        call("norm_forward", z.dtype, tensors, shape, ctypes.c_float(eps), ctypes.c_int(relu))
+        call(
+            "norm", "norm_forward", z.dtype, tensors, shape, ctypes.c_float(eps), ctypes.c_int(relu)
+        )
         ctx.save_for_backward(z, y if relu else None, weight, mean, variance)
         ctx.eps = eps
         ctx.mark_non_differentiable(mean, variance)
@@ -177,5 +184,5 @@ class Normalised(Function):
         dbeside = torch.empty_like(z) if ctx.needs_input_grad[1] else None
         tensors = [z, y, dy, weight.contiguous(), mean, variance, dz, dbeside, dweight, dbias]
         shape = _shape(z, z.shape[1])
-        call("norm_backward", z.dtype, tensors, shape, ctypes.c_float(ctx.eps))
+        call("norm", "norm_backward", z.dtype, tensors, shape, ctypes.c_float(ctx.eps))
         return dz, dbeside, dweight, dbias, None, None
