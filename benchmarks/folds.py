@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import hilum
+from hilum import machine
 from hilum.datasets.cache import Cache
 from hilum.datasets.index import open_data
 from hilum.datasets.manifest import Manifest
@@ -38,6 +39,7 @@ from hilum.inference.engine import Engine
 from hilum.training.finish import validation_choice
 from hilum.training.parts import Films, films_of
 from hilum.training.recipe import Recipe
+from hilum.training.shards import Team
 from shifted import HELD_OUT, SIZE, hold_out
 
 RECORD = Path(__file__).parents[1] / "docs/records/fast/folds.csv"
@@ -93,7 +95,8 @@ def scored(run: Path) -> tuple[Choice, NDArray[np.int8], Logits]:
     size = recipe.preprocessing.size
     cache = Cache.fill(manifest, recipe.preprocessing)
     validation = films_of(manifest, cache, "validation")
-    choice = validation_choice(model.bundle, recipe, manifest, cache, validation)
+    team = Team(machine.cores(), machine.cores())
+    choice = validation_choice(model.bundle, recipe, manifest, cache, validation, team)
     fold = films_of(manifest, cache, "test")
     logits = {"plain": model.engine.run(fold.pixels[fold.rows])[0]}
     logits |= held_out_logits(model.engine, manifest.of_part("test"), fold, size)

@@ -4,7 +4,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from hilum.networks.compact import Compact  # noqa: E402
+from hilum.networks.compact import Compact, Fold  # noqa: E402
 
 
 def test_is_small_enough_to_ship() -> None:
@@ -20,6 +20,24 @@ def test_shapes(size: int, stride: int, side: int) -> None:
     x = torch.randn(2, 1, size, size)
     assert network(x).shape == (2, 1)
     assert network.features(x).shape == (2, 32, side, side)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_pixels_become_channels_as_torch_has_it(dtype: torch.dtype) -> None:
+    x = torch.randn(3, 1, 6, 10).to(dtype)
+    expected = torch.nn.functional.pixel_unshuffle(x, 2)
+    for given in (x, x.contiguous(memory_format=torch.channels_last), x.mT.contiguous().mT):
+        assert torch.equal(Fold(2)(given), expected)
+    wanted = x.clone().requires_grad_()
+    (Fold(2)(wanted) * expected).sum().backward()
+    assert torch.equal(wanted.grad, x)
+    traced = torch.jit.trace(Fold(2), x)
+    assert "pixel_unshuffle" in str(traced.graph) and torch.equal(traced(x), expected)
+
+
+def test_folded_films_have_their_channels_last() -> None:
+    folded = Fold(2)(torch.randn(3, 1, 6, 10))
+    assert folded.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_the_logit_is_the_mean_of_the_activation_map() -> None:

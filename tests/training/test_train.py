@@ -47,6 +47,7 @@ from hilum.training.learner import TorchLearner
 from hilum.training.parts import Films
 from hilum.training.recipe import Recipe
 from hilum.training.run import Run
+from hilum.training.shards import Team
 from hilum.training.train import resume, train
 
 from .conftest import film, recipe_of
@@ -148,7 +149,8 @@ def test_the_threads_that_score_validation_change_nothing(whole: Run, data: Mani
 
     def scored(threads: int) -> dict[str, Any]:
         given = whole.bundle, whole.recipe, data, cache, films
-        return dict(finishing.validation_choice(*given, threads).logits)
+        team = Team(threads, threads)
+        return dict(finishing.validation_choice(*given, team).logits)
 
     one, three = scored(1), scored(3)
     assert list(one) == ["plain", "exposure", "crop"]

@@ -108,4 +108,5 @@ def _kind(module: nn.Module) -> str:
         nn.PixelUnshuffle: "pixels into channels",
         nn.AvgPool2d: "mean pooling",
     }
-    return names.get(type(module), type(module).__name__)
+    words = (words for kind, words in names.items() if isinstance(module, kind))
+    return next(words, type(module).__name__)

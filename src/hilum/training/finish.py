@@ -17,7 +17,6 @@ import torch
 from numpy.typing import NDArray
 
 import hilum
-from hilum import machine
 from hilum.bundle import Bundle
 from hilum.datasets.cache import Cache
 from hilum.datasets.manifest import Manifest
@@ -63,7 +62,7 @@ def finish(
     train: Films,
     validation: Films,
     *,
-    threads: int | None = None,
+    threads: int,
     progress: Progress = SILENT,
 ) -> Finished:
     """Finish a model in the order above.
@@ -99,7 +98,8 @@ def finish(
             outputs=graph.outputs,
             hilum=hilum.__version__,
         )
-        choice = validation_choice(bare, recipe, manifest, cache, validation, threads, advance)
+        team = Team(threads, threads)
+        choice = validation_choice(bare, recipe, manifest, cache, validation, team, advance)
         calibration = thresholds.calibrate(choice)
         points = operating_points(choice, calibration, recipe)
         separation = thresholds.separation(choice)
@@ -121,11 +121,9 @@ def finish(
         judged = {
             part for part, counts in zip(scores.part, scores.is_judged, strict=True) if counts
         }
-        measured: dict[str, Any] = {
-            part: _measured(scores, part, points["balanced"])
-            for part in ("validation", "test")
-            if part in judged
-        }
+        names = [part for part in ("validation", "test") if part in judged]
+        measure_of = partial(_measured, scores, points["balanced"])
+        measured = dict(zip(names, team.map(measure_of, names), strict=True))
         draft = replace(draft, metrics=measured)
         bundle = replace(draft, card=card(draft, recipe, manifest, separation)).sealed()
         advance(1)
@@ -178,7 +176,7 @@ def validation_choice(
     manifest: Manifest,
     cache: Cache,
     films: Films,
-    threads: int | None = None,
+    team: Team,
     advance: Callable[[int], object] = lambda _: None,
 ) -> Choice:
     """What thresholds are chosen on: the graph's logits on validation, plain and under each
@@ -187,12 +185,11 @@ def validation_choice(
     Parameters
     ----------
     films : the manifest's validation part
-    threads : each makes and scores films of its own, which takes three quarters of the time that
-        sharing out every operator does
+    team : each of its threads makes and scores films of its own, which takes three quarters of the
+        time that sharing out every operator does
     advance : told after each shift
     """
-    many = threads or machine.cores()
-    team, engine, seed = Team(many, many), Engine(bundle, 1), recipe.training.seed
+    engine, seed = Engine(bundle, 1), recipe.training.seed
 
     def score(shift: str, begin: int) -> NDArray[np.float32]:
         some = slice(begin, begin + BATCH)
@@ -218,7 +215,7 @@ def _some(*parts: Films) -> NDArray[np.uint8]:
     return np.concatenate(taken)[:32]
 
 
-def _measured(scores: Scores, part: str, point: OperatingPoint) -> dict[str, Any]:
+def _measured(scores: Scores, point: OperatingPoint, part: str) -> dict[str, Any]:
     """Metrics on a part as it is, each with its interval."""
     found = measure(scores.select(np.array(scores.part) == part), {point.name: point})
     estimates = {**found.ranking, **found.points[point.name].answered, **found.calibration}

@@ -7,6 +7,7 @@ run.bundle.metrics
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -229,18 +230,13 @@ def seal(
     if place.kind == "cpu":
         threads = min(threads, place.threads * memory.copies(place))
     machine.set_threads(threads)
-    curves(run.epochs, run.folder / "curves.png")
     with explained(run, recipe, place):
         network = learner.network()
-    done = finish(
-        network,
-        recipe,
-        manifest,
-        cache,
-        *parts,
-        threads=threads,
-        progress=progress,
-    )
+    with ThreadPoolExecutor(1) as beside:  # the export keeps one core alone
+        drawn = beside.submit(curves, run.epochs, run.folder / "curves.png")
+        given = network, recipe, manifest, cache, *parts
+        done = finish(*given, threads=threads, progress=progress)
+        drawn.result()
     done.scores.write(run.folder / "scores.csv")
     run.write_environment(
         {**run.environment, "parity": done.parity, "auroc_under_shifts": done.separation}
