@@ -10,6 +10,7 @@ import torch
 from torch import distributed, nn
 
 from hilum.training import factors
+from hilum.training.exchange import ByMessages
 from hilum.training.factors import ByFactors, few
 
 
@@ -33,7 +34,7 @@ def network(bias: bool = True) -> nn.Sequential:
 def test_gradients_are_those_of_the_layer(dtype: torch.dtype, bias: bool) -> None:
     plain, shared = network(bias), network(bias)
     # Room for more films than come: a share of the last batch is smaller.
-    by_factors = ByFactors(shared, [shared[0].weight], rows=7, size=1)
+    by_factors = ByFactors(shared, [shared[0].weight], rows=7, exchange=ByMessages(1))
     x = torch.randn(5, 40, generator=torch.Generator().manual_seed(1))
     for _ in range(2):  # a second step begins afresh
         for model in (plain, by_factors):
@@ -41,6 +42,7 @@ def test_gradients_are_those_of_the_layer(dtype: torch.dtype, bias: bool) -> Non
             with torch.autocast("cpu", dtype, enabled=dtype == torch.bfloat16):
                 model(x).float().square().sum().backward()
         assert shared[0].weight.grad is None and shared[2].weight.grad is not None
+        by_factors.factored.exchange.collect()
         by_factors.collect()
         for mine, theirs in zip(shared.parameters(), plain.parameters(), strict=True):
             assert mine.grad is not None and theirs.grad is not None
@@ -52,7 +54,7 @@ def test_gradients_are_those_of_the_layer(dtype: torch.dtype, bias: bool) -> Non
 def test_an_input_that_wants_a_gradient_gets_it(alone: None) -> None:
     plain, shared = network(), network()
     found = []
-    for model in (plain, ByFactors(shared, [shared[0].weight], rows=5, size=1)):
+    for model in (plain, ByFactors(shared, [shared[0].weight], rows=5, exchange=ByMessages(1))):
         x = torch.ones(5, 40, requires_grad=True)
         model(x).sum().backward()
         found.append(x.grad)

@@ -43,7 +43,7 @@ from hilum.training import finish as finishing
 from hilum.training import memory, placement
 from hilum.training import train as single
 from hilum.training.graph import Graph
-from hilum.training.learner import TorchLearner
+from hilum.training.learner import TorchLearner, new_network
 from hilum.training.parts import Films
 from hilum.training.recipe import Recipe
 from hilum.training.run import Run
@@ -489,11 +489,14 @@ class TestPlacement:
         assert memory.memory_needed(double, place) > 1.7 * one
         half = memory.memory_needed(paper, replace(place, precision="bfloat16"))
         assert half < 0.7 * one
+        # Two take half a batch each, and hold their part of the memory between them.
+        pair = memory.memory_needed(double, replace(place, processes=2))
+        assert pair == one + 8 * sum(p.numel() for p in new_network(paper).parameters())
 
     def test_processes_take_memory_of_their_own(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(memory.machine, "memory_bytes", lambda: 24 << 30)
         assert memory.check_memory(recipe_of(), Place("cpu", 8, 1, "float32")) < 2 << 30
-        with pytest.raises(Refused, match=r"about 60.0 GiB of 24.0 GiB\. Take another place"):
+        with pytest.raises(Refused, match=r"about 60.7 GiB of 24.0 GiB\. Take another place"):
             memory.check_memory(recipe_of(), Place("cpu", 300, 1, "float32"))
 
 

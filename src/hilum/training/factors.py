@@ -10,15 +10,17 @@ https://arxiv.org/abs/1511.08486).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
-import torch
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
+
+from hilum.training.exchange import Exchange
 
 WORTH_IT = 1 << 18  # numbers that an exchange must save, or its message costs more
 
@@ -48,30 +50,46 @@ class ByFactors(nn.Module):
     Parameters
     ----------
     rows : films that a process has at most
-    size : processes of torch's group
+    exchange : takes the factors to the other processes; :meth:`collect` comes behind its own
     """
 
-    def __init__(self, network: nn.Module, weights: Sequence[Tensor], rows: int, size: int) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        weights: Sequence[Tensor],
+        rows: int,
+        exchange: Exchange,
+    ) -> None:
         super().__init__()
         self.network = network
-        self.exchange = _Exchange(weights, rows, size)
+        self.factored = _Factored(weights, rows, exchange)
+        self.shares = True
 
     def forward(self, x: Tensor) -> Any:
-        with self.exchange:
+        with self.factored if self.shares else nullcontext():
             return self.network(x)
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Steps with this process's own gradients, made on the way back."""
+        self.shares = False
+        try:
+            yield
+        finally:
+            self.shares = True
 
     def collect(self) -> None:
         """Give the weights their gradients, the mean of the processes', behind the way back."""
-        self.exchange.collect()
+        self.factored.collect()
 
 
-class _Exchange(TorchFunctionMode):
+class _Factored(TorchFunctionMode):
     """While it is entered, dense layers of these weights hand their factors to it."""
 
-    def __init__(self, weights: Sequence[Tensor], rows: int, size: int) -> None:
+    def __init__(self, weights: Sequence[Tensor], rows: int, exchange: Exchange) -> None:
         super().__init__()
-        self.weights, self.rows, self.size = list(weights), rows, size
-        self.under_way: list[tuple[Tensor, Tensor, Any]] = []
+        self.weights, self.rows, self.exchange = list(weights), rows, exchange
+        self.under_way: list[tuple[Tensor, Tensor]] = []
 
     def __torch_function__(
         self, function: Any, types: Any, given: Any = (), named: Any = None
@@ -85,33 +103,26 @@ class _Exchange(TorchFunctionMode):
         mine = dz.new_zeros(self.rows, x.shape[1] + dz.shape[1])  # a film that there is not adds 0
         mine[: len(x), : x.shape[1]] = x
         mine[: len(x), x.shape[1] :] = dz
-        everyone = mine.new_empty(self.size, *mine.shape)
-        # As bytes, since not every version of gloo knows bfloat16.
-        theirs = list(everyone.view(torch.uint8).unbind())
-        work = distributed.all_gather(theirs, mine.view(torch.uint8), async_op=True)
-        self.under_way.append((weight, everyone, work))
+        self.under_way.append((weight, self.exchange.gather(mine)))
 
     def collect(self) -> None:
-        for weight, everyone, work in self.under_way:
-            work.wait()
+        for weight, everyone in self.under_way:
             x, dz = everyone.flatten(0, 1).split(weight.shape[::-1], dim=1)
-            weight.grad = ((dz / self.size).T @ x).to(weight.dtype)
+            weight.grad = ((dz / len(everyone)).T @ x).to(weight.dtype)
         self.under_way.clear()
 
 
 class _Linear(Function):
     @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, exchange: _Exchange
-    ) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, to: _Factored) -> Tensor:
         ctx.save_for_backward(x, weight)
-        ctx.exchange = exchange
+        ctx.to = to
         return functional.linear(x, weight, bias)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dz: Tensor) -> tuple[Tensor, None, Tensor | None, None]:
         x, weight = ctx.saved_tensors
-        ctx.exchange.send(weight, x, dz)
+        ctx.to.send(weight, x, dz)
         dx = (dz @ weight.to(dz.dtype)).to(x.dtype)
         return dx, None, dz.sum(0) if ctx.needs_input_grad[2] else None, None

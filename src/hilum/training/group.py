@@ -1,7 +1,7 @@
 """Data-parallel training by torch's own engine: gloo between CPU processes, NCCL between GPUs.
 
-Each process holds the whole network and takes its share of every global batch; gradients are
-summed while the way back still runs. So the batch, the order, the augmentation and (but for
+Each process holds the whole network and takes its share of every global batch, and gradients are
+summed (``hilum.training.exchange``). So the batch, the order, the augmentation and (but for
 networks with batch statistics, which each process takes from its own share) the result are those
 of one process. A run of ``cpu:PxT`` or ``cuda:K`` starts its workers itself, each as
 ``python -m hilum.training.worker RUN``; under torchrun the processes are there already.
@@ -13,7 +13,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from datetime import timedelta
 from typing import Any
 
@@ -26,6 +26,7 @@ import hilum
 from hilum import machine
 from hilum.errors import HilumError, PlaceUnavailable, Refused
 from hilum.machine import Place
+from hilum.training.exchange import ByMessages, Exchange, InMemory, in_memory
 from hilum.training.factors import ByFactors, few
 from hilum.training.meeting import STORE, choose_interface, meeting_place
 from hilum.training.rollcall import RollCall, patience, rebuilt
@@ -48,6 +49,7 @@ class Group:
     ) -> None:
         self.rank, self.size, self.device = rank, size, device
         self._roll = roll
+        self._exchange: Exchange | None = None
         self._by_factors: ByFactors | None = None
         self._factored: list[str] = []
 
@@ -75,25 +77,49 @@ class Group:
         return batch[self.rank :: self.size]
 
     def wrap(self, network: nn.Module, batch: int) -> nn.Module:
-        """The network with its gradients averaged over the processes on the way back and, with a
-        global batch of so few films that this is less to send, by :meth:`collect` behind it."""
+        """The network whose gradients are, behind the way back and :meth:`collect`, the mean of the
+        processes'.
+
+        On CPUs those of a dense layer go as factors where a global batch is of so few films that
+        this is less, and everything goes through memory where the processes share one.
+        """
         parallel = nn.parallel.DistributedDataParallel
-        weights = few(network, batch) if self.device.type == "cpu" else {}
-        if weights:
-            self._factored = list(weights)
-            rows = -(-batch // self.size)
-            self._by_factors = network = ByFactors(network, list(weights.values()), rows, self.size)
-            names = [f"network.{name}" for name in weights]
-            parallel._set_params_and_buffers_to_ignore_for_model(network, names)
+        if self.device.type == "cpu":
+            weights, rows = few(network, batch), -(-batch // self.size)
+            gathered = [p.numel() for name, p in network.named_parameters() if name not in weights]
+            gathered += [rows * sum(weight.shape) for weight in weights.values()]
+            self._exchange = in_memory(self, gathered, patience()) or ByMessages(self.size)
+            if weights:
+                self._factored = list(weights)
+                self._by_factors = ByFactors(network, list(weights.values()), rows, self._exchange)
+                network, names = self._by_factors, [f"network.{name}" for name in weights]
+                parallel._set_params_and_buffers_to_ignore_for_model(network, names)
         with warnings.catch_warnings():
             # Its new name exists from torch 2.13 on; buffers are ours to agree on.
             warnings.simplefilter("ignore", FutureWarning)
-            return parallel(network, broadcast_buffers=False, gradient_as_bucket_view=True)
+            shared = parallel(network, broadcast_buffers=False, gradient_as_bucket_view=True)
+        if isinstance(way := self._exchange, InMemory):
+            shared.register_comm_hook(way, lambda to, bucket: to.average(bucket.buffer()))
+        return shared
 
     def collect(self) -> None:
         """Wait for what the way back has left under way, if anything."""
+        if self._exchange is not None:
+            self._exchange.collect()
         if self._by_factors is not None:
             self._by_factors.collect()
+
+    def close(self) -> None:
+        """Leave the exchange of gradients."""
+        if self._exchange is not None:
+            self._exchange.close()
+
+    @contextmanager
+    def alone(self, shared: Any) -> Iterator[None]:
+        """Steps of what :meth:`wrap` gave that exchange no gradients, to see what they cost."""
+        factored = nullcontext() if self._by_factors is None else self._by_factors.alone()
+        with shared.no_sync(), factored:
+            yield
 
     def total(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
         """The sum over the processes, element by element."""
@@ -180,7 +206,8 @@ def joined(place: Place) -> Iterator[Group]:
             world_size=size,
             timeout=timedelta(seconds=seconds * (2 if cuda else 1)),
         )
-        yield Group(rank, size, device, roll)
+        with closing(Group(rank, size, device, roll)) as together:
+            yield together
     except HilumError as error:
         roll.tell(error)
         raise

@@ -61,7 +61,8 @@ def memory_needed(recipe: Recipe, place: Place) -> int:
 
     Weights with their gradient and the optimiser's two moments, and for one batch the output of
     each layer twice: kept for the way back, and its gradient. Films stay in a memory map. On a CPU
-    the process itself; a GPU is asked when it holds that already.
+    the process itself, and with several its part of the memory in which they exchange gradients; a
+    GPU is asked when it holds that already.
 
     Raises
     ------
@@ -74,7 +75,8 @@ def memory_needed(recipe: Recipe, place: Place) -> int:
     width = 2 if place.precision == "bfloat16" else 4
     weights = sum(p.numel() for p in new_network(recipe).parameters())
     own = 0 if place.kind == "cuda" else PROCESS
-    return own + 4 * 4 * weights + 2 * width * batch * outputs_a_film(recipe, *sizes)
+    held = 6 if place.kind == "cpu" and place.processes > 1 else 4
+    return own + 4 * held * weights + 2 * width * batch * outputs_a_film(recipe, *sizes)
 
 
 def of_gpu(device: torch.device | None = None) -> tuple[int, int]:

@@ -127,7 +127,7 @@ def _torch(learner: Any, films: Any, recipe: Any, plan: list[NDArray[np.int64]])
     wait: Callable[[], Any] = torch.cuda.synchronize if on_gpu else lambda: None
 
     def timed(batch: NDArray[np.int64], *, alone: bool = False) -> float:
-        with learner.shared.no_sync() if alone else nullcontext():
+        with learner.group.alone(learner.shared) if alone else nullcontext():
             wait()
             began = time.perf_counter()
             learner.step(batch, lr)

@@ -1,0 +1,214 @@
+"""How processes give each other what a step has made: by messages, or in memory that they share.
+
+gloo's messages go through the kernel's network, to a neighbour on the same machine too: they are
+copied in and out, by a thread that takes its time from the training's. On one machine each process
+therefore copies its gradients into its row of a block that all of them see; when everyone has done
+so, it reads the others' there.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import secrets
+import socket
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, distributed
+from torch.futures import Future
+
+if TYPE_CHECKING:
+    from hilum.training.group import Group
+
+LINE = 64  # bytes of a cache line: no two processes write into one
+FEW = 4  # processes of which each makes every mean itself; more of them share that out
+
+
+class Exchange(Protocol):
+    """Begun on the way back, with what is ready; ended behind it."""
+
+    def gather(self, values: Tensor) -> Tensor:
+        """Everyone's (size, ...) values, to be read behind :meth:`collect`.
+
+        Every process gives the same shapes in the same order.
+        """
+
+    def collect(self) -> None:
+        """Wait for the others."""
+
+    def close(self) -> None:
+        """Leave: whoever still waits for this process is told in an error."""
+
+
+class ByMessages:
+    """Through torch's engine; gradients are torch's DistributedDataParallel's alone.
+
+    Parameters
+    ----------
+    size : processes
+    """
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self._under_way: list[Any] = []
+
+    def gather(self, values: Tensor) -> Tensor:
+        everyone = values.new_empty(self.size, *values.shape)
+        # As bytes, since not every version of gloo knows bfloat16.
+        theirs = list(everyone.view(torch.uint8).unbind())
+        mine = values.view(torch.uint8)
+        self._under_way.append(distributed.all_gather(theirs, mine, async_op=True))
+        return everyone
+
+    def collect(self) -> None:
+        for work in self._under_way:
+            work.wait()
+        self._under_way.clear()
+
+    def close(self) -> None:
+        """Torch's engine is left as a whole."""
+
+
+class InMemory:
+    """In memory that all processes see: each puts in what it has, then all meet once.
+
+    Parameters
+    ----------
+    memory : (2, bytes) uint8, the same for all processes. Steps take its halves in turn: what one
+        process still reads is not what another one, a step ahead, writes.
+    barrier : of the same processes
+    """
+
+    def __init__(self, memory: Tensor, rank: int, size: int, barrier: Barrier) -> None:
+        self.now, self.then = memory
+        self.rank, self.size, self.barrier = rank, size, barrier
+        self._used = 0
+        self._means: list[tuple[Tensor, Tensor]] = []
+
+    def gather(self, values: Tensor) -> Tensor:
+        begin, end = self._used, self._used + self.size * values.nbytes
+        self._used = -(-end // LINE) * LINE
+        everyone = self.now[begin:end].view(values.dtype).view(self.size, *values.shape)
+        everyone[self.rank] = values
+        return everyone
+
+    def average(self, gradients: Tensor) -> Future[Tensor]:
+        """Make them, at :meth:`collect`, the mean of the processes'; the answer is what a hook of
+        torch's DistributedDataParallel has to give."""
+        self._means.append((gradients, self.gather(gradients)))
+        done: Future[Tensor] = Future()
+        done.set_result(gradients)
+        return done
+
+    def collect(self) -> None:
+        if not self._used:
+            return
+        self.barrier()
+        if self.size > FEW:
+            for _, everyone in self._means:
+                mine = everyone.flatten(1).tensor_split(self.size, 1)[self.rank]
+                mine[0] = mine.mean(0)
+            self.barrier()
+        for gradients, everyone in self._means:
+            if self.size > FEW:
+                gradients.copy_(everyone[0])
+            else:
+                torch.mean(everyone, 0, out=gradients)
+        self._means.clear()
+        self._used, self.now, self.then = 0, self.then, self.now
+
+    def close(self) -> None:
+        self.barrier.close()
+
+
+class Barrier:
+    """Returns when every process has called it: rank 0 hears the others, then answers them.
+
+    A word from one training thread to the other; gloo's barrier passes through two threads more
+    on either side.
+
+    Parameters
+    ----------
+    others : rank 0's connections to the others, or another's to rank 0
+
+    Raises
+    ------
+    RuntimeError
+        One of them has gone, or says nothing for longer than its connection's time-out.
+    """
+
+    def __init__(self, rank: int, others: Sequence[socket.socket]) -> None:
+        self.others = others
+        self.parts = (self._hear, self._say) if rank == 0 else (self._say, self._hear)
+
+    def __call__(self) -> None:
+        try:
+            for part in self.parts:
+                part()
+        except OSError as error:
+            raise RuntimeError(f"connection to a process of this machine: {error}") from error
+
+    def close(self) -> None:
+        """Let the others see that this process will not come."""
+        for other in self.others:
+            other.close()
+
+    def _say(self) -> None:
+        for other in self.others:
+            other.sendall(b".")
+
+    def _hear(self) -> None:
+        for other in self.others:
+            if not other.recv(1):
+                raise ConnectionError("it has gone")
+
+
+def in_memory(group: Group, gathered: Sequence[int], seconds: float) -> InMemory | None:
+    """That exchange for a group, or None where its processes share no memory.
+
+    They do where all of them find rank 0's door: a socket that only this machine or container
+    sees. Through it they get the memory, which is no file and goes with the last of them.
+
+    Parameters
+    ----------
+    gathered : how many numbers of four bytes a process gives each time, in one step; it may give
+        some of them together
+    seconds : that one waits for another
+    """
+    size = 2 * sum(-(-4 * numbers * group.size // LINE) * LINE for numbers in gathered)
+    with ExitStack() as held:
+        door = held.enter_context(socket.socket(socket.AF_UNIX))
+        door.settimeout(seconds)
+        memory = -1
+
+        def open_door() -> str:
+            nonlocal memory
+            name = f"\0hilum-{secrets.token_hex()}"
+            with suppress(AttributeError, OSError):  # systems other than Linux; what forbids it
+                memory = os.memfd_create("hilum")
+                held.callback(os.close, memory)
+                os.ftruncate(memory, size)
+                door.bind(name)
+                door.listen(group.size)
+                return name
+            return ""
+
+        name = group.from_first(open_door)
+        found = bool(name) and (group.rank == 0 or door.connect_ex(name) == 0)
+        if group.total(np.array([float(found)]))[0] < group.size:
+            return None
+        if group.rank == 0:
+            others = [door.accept()[0] for _ in range(1, group.size)]
+            for other in others:
+                other.settimeout(seconds)
+                socket.send_fds(other, [b"."], [memory])
+        else:
+            others = [door.dup()]
+            _, (memory,), _, _ = socket.recv_fds(door, 1, 1)
+            held.callback(os.close, memory)
+        block = torch.frombuffer(mmap.mmap(memory, size), dtype=torch.uint8)
+    return InMemory(block.view(2, -1), group.rank, group.size, Barrier(group.rank, others))

@@ -1,0 +1,129 @@
+"""What processes give each other: in threads that play them, and in real ones."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+from torch import Tensor
+
+from hilum.training.exchange import LINE, Barrier, InMemory
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 6])
+def test_gradients_become_the_mean_of_all(size: int) -> None:
+    """Beside them, what is only gathered; a step ahead of the slowest nobody overwrites it."""
+    memory = torch.full((2, size * 4 * (50 + 7 + 6) + 3 * LINE), 255, dtype=torch.uint8)
+    pairs = [socket.socketpair() for _ in range(1, size)]
+
+    def values(rank: int, step: int, *shape: int) -> Tensor:
+        return torch.randn(*shape, generator=torch.Generator().manual_seed(100 * step + rank))
+
+    def process(rank: int) -> list[tuple[Tensor, Tensor, Tensor]]:
+        others = [near for near, _ in pairs] if rank == 0 else [pairs[rank - 1][1]]
+        exchange = InMemory(memory, rank, size, Barrier(rank, others))
+        found = []
+        exchange.collect()  # nothing given: nobody is waited for
+        for step in range(4):
+            wide, narrow = values(rank, step, 50), values(rank, step, 7)
+            assert exchange.average(wide).wait() is wide
+            factors = exchange.gather(values(rank, step, 3, 2).bfloat16())
+            exchange.average(narrow)
+            exchange.collect()
+            found.append((wide, narrow, factors.clone()))
+        exchange.close()
+        return found
+
+    with ThreadPoolExecutor(size) as threads:
+        results = list(threads.map(process, range(size)))
+    for step in range(4):
+        for k, shape in enumerate([(50,), (7,)]):
+            mean = torch.stack([values(rank, step, *shape) for rank in range(size)]).mean(0)
+            for result in results:
+                assert torch.allclose(result[step][k], mean, atol=1e-6)
+                assert torch.equal(result[step][k], results[0][step][k])
+        factors = torch.stack([values(rank, step, 3, 2).bfloat16() for rank in range(size)])
+        assert all(torch.equal(result[step][2], factors) for result in results)
+
+
+def test_who_leaves_is_missed() -> None:
+    """So is one that says nothing."""
+    near, far = socket.socketpair()
+    near.settimeout(0.1)
+    first = Barrier(0, [near])
+    with pytest.raises(RuntimeError, match="connection to a process of this machine: timed out"):
+        first()
+    Barrier(1, [far]).close()
+    with pytest.raises(RuntimeError, match="connection to a process of this machine: it has gone"):
+        first()
+    first.close()
+
+
+# One of two processes; tells which way its gradients go, and what they are.
+ONE_OF_TWO = """
+import os, sys
+import torch
+from torch import nn
+from hilum.machine import Place
+from hilum.training import exchange, factors, group
+rank = int(os.environ["RANK"])
+{first}
+factors.WORTH_IT = 0
+torch.manual_seed(rank)  # the first one's weights are everybody's
+network = nn.Sequential(nn.Linear(40, 30), nn.ReLU(), nn.Linear(30, 2))
+with group.joined(Place("cpu", 2, 1, "float32")) as together:
+    with torch.no_grad():
+        for p in network.parameters():
+            torch.distributed.broadcast(p, 0)
+    shared = together.wrap(network, 4)
+    assert together._by_factors is not None
+    x = torch.randn(4, 40, generator=torch.Generator().manual_seed(7))
+    def gradients(films):
+        network.zero_grad(set_to_none=True)
+        shared(films).square().sum().backward()
+        together.collect()
+        return [p.grad.clone() for p in network.parameters()]
+    for _ in range(3):
+        found = gradients(x[rank::2])
+    with together.alone(shared):
+        own = gradients(x[rank::2])
+    plain = torch.autograd.grad(network(x).square().sum(), list(network.parameters()))
+    mine = torch.autograd.grad(network(x[rank::2]).square().sum(), list(network.parameters()))
+    for a, b in zip(found, plain):
+        assert torch.allclose(a, b / 2, atol=1e-5), (a - b / 2).abs().max()
+    for a, b in zip(own, mine):
+        assert torch.allclose(a, b, atol=1e-5), (a - b).abs().max()
+    print(type(together._exchange).__name__)
+"""
+
+
+@pytest.mark.parametrize(
+    ("way", "first"),
+    [
+        ("InMemory", ""),
+        ("ByMessages", "del os.memfd_create"),
+        ("ByMessages", "import socket\nif rank: socket.socket.connect_ex = lambda *_: 111"),
+    ],
+    ids=["one machine", "not Linux", "no such door here"],
+)
+def test_memory_where_it_is_shared(way: str, first: str) -> None:
+    from .test_group import free_port
+
+    own = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    pair = [
+        subprocess.Popen(
+            [sys.executable, "-c", ONE_OF_TWO.format(first=first)],
+            env={**os.environ, **own, "RANK": str(rank)},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    said = [process.communicate(timeout=300)[0] for process in pair]
+    assert [process.returncode for process in pair] == [0, 0]
+    assert said == [f"{way}\n"] * 2
