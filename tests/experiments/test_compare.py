@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import signal
+import time
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -511,6 +514,21 @@ def test_an_interrupted_comparison_goes_on(
     done = comparing.resume(tmp_path / "c")
     assert made_up.done[:2] == first and len(set(made_up.done)) == len(made_up.done) == 6
     assert done.seeds == (0, 1) and len(done.places["cpu:2"].found) == 2
+
+
+def test_a_scheduler_that_ends_a_comparison_is_told_how_to_go_on(
+    films: Manifest, made_up: MadeUp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ended(job: Job) -> Outcome:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(60)
+        raise AssertionError("nobody was ended")
+
+    monkeypatch.setattr(made_up, "outcome", ended)
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(Interrupted, match="--resume"):
+        comparing.compare(films, ("cpu:1", "cpu:2"), overrides=SMALL, out=tmp_path / "c")
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_one_failed_seed_leaves_the_others(

@@ -173,8 +173,8 @@ def reopen(folder: Path) -> Iterator[Run]:
 
 
 @contextmanager
-def interruptible(run: Run) -> Iterator[None]:
-    """Turn Ctrl-C and SIGTERM into ``Interrupted`` with the line that goes on."""
+def stoppable() -> Iterator[None]:
+    """SIGTERM, by which schedulers of clusters end a job, is ``KeyboardInterrupt`` as Ctrl-C is."""
 
     def stop(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
@@ -183,12 +183,20 @@ def interruptible(run: Run) -> Iterator[None]:
     before = signal.signal(signal.SIGTERM, stop) if main else None
     try:
         yield
+    finally:
+        if main:
+            signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def interruptible(run: Run) -> Iterator[None]:
+    """Turn Ctrl-C and SIGTERM into ``Interrupted`` with the line that goes on."""
+    try:
+        with stoppable():
+            yield
     except KeyboardInterrupt:
         if not (run.folder / "recipe.toml").is_file():
             raise Interrupted("interrupted before the run began: nothing is lost.") from None
         done = len(run.epochs)
         when = f"after epoch {done}" if done else "before its first epoch ended"
         raise Interrupted(f"interrupted: {run.folder}, {when}. {run.resume_line}.") from None
-    finally:
-        if main:
-            signal.signal(signal.SIGTERM, before)

@@ -26,6 +26,7 @@ from hilum.machine import Place
 from hilum.progress import SILENT, Progress
 from hilum.storage import atomic_write, begun, dated_folder, lock, write_json
 from hilum.training.recipe import Recipe
+from hilum.training.run import stoppable
 
 FORMAT = 1
 #: What every run of a comparison changes: operating points are chosen on plain validation alone,
@@ -172,6 +173,7 @@ def canonical(on: Sequence[str]) -> tuple[str, ...]:
     return tuple(names)
 
 
+@stoppable()
 def _go(
     folder: Path,
     plan: Plan,
@@ -182,10 +184,10 @@ def _go(
 ) -> Comparison:
     from hilum.experiments.compare.document import write
 
-    Cache.fill(manifest, recipe.preprocessing, workers=workers, progress=progress)
     runs = folder / "runs"
     places = {name: At(name, runs) for name in plan.places}
     try:
+        Cache.fill(manifest, recipe.preprocessing, workers=workers, progress=progress)
         for seed in plan.seeds:
             for name, at in places.items():
                 if not _absent(at):

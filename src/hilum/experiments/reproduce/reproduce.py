@@ -21,7 +21,7 @@ from hilum.experiments.reproduce.wishes import Wishes
 from hilum.progress import SILENT, Progress
 from hilum.storage import begun, dated_folder, lock, write_json
 from hilum.training.recipe import Recipe
-from hilum.training.run import Run
+from hilum.training.run import Run, stoppable
 
 FORMAT = 1
 SEQUENTIAL = ("reference", "cpu:1")
@@ -153,6 +153,7 @@ def resume(folder: Path | str, *, progress: Progress = SILENT) -> Reproduction:
         return _go(folder, Manifest.read(folder / "films.csv"), settings, progress)
 
 
+@stoppable()
 def _go(folder: Path, data: Manifest, settings: Settings, progress: Progress) -> Reproduction:
     from hilum.experiments.reproduce.document import write
 
