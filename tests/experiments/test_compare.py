@@ -20,7 +20,7 @@ from hilum.cli.app import run
 from hilum.datasets import phantom
 from hilum.datasets.manifest import Manifest
 from hilum.datasets.split import leaks, note_leaks
-from hilum.errors import FolderTaken, Interrupted, Refused, UsageError
+from hilum.errors import FolderTaken, Interrupted, RecipeError, Refused, UsageError
 from hilum.evaluation.scores import Scores
 from hilum.experiments import paper
 from hilum.experiments.compare import agreement, breakdown, claims, jobs, speed
@@ -569,6 +569,8 @@ def test_wrong_usage_is_told_before_anything_is_done(films: Manifest, tmp_path: 
         comparing.compare(films, ["cpu:1", "reference"], baseline="cpu:9", out=out)
     with pytest.raises(UsageError, match="val_accuracy"):
         comparing.compare(films, ["cpu:1", "reference"], margins={"val_acuracy": 1}, out=out)
+    with pytest.raises(RecipeError, match="no such rule for a threshold"):
+        comparing.compare(films, ["cpu:1", "reference"], overrides=['finish.balanced="x"'], out=out)
     with pytest.raises(UsageError, match="no comparison was begun"):
         comparing.resume(out)
     assert not out.exists()

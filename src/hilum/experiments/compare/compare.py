@@ -125,6 +125,9 @@ def compare(
     if not isinstance(recipe, Recipe):
         recipe = Recipe.load(recipe, (*CHANGES, *overrides))
     require("train")
+    from hilum.training.finish import check_names  # with it comes torch
+
+    check_names(recipe)
     folder = Path(out) if out is not None else dated_folder("compare")
     plan = Plan(places, tuple(range(seeds)), baseline, {**MARGINS, **(margins or {})}, breakdown)
     with begun(folder):
