@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from itertools import combinations
 
 import pytest
 import torch
@@ -19,21 +20,23 @@ from hilum.training.exchange import LINE, Barrier, InMemory
 def test_gradients_become_the_mean_of_all(size: int) -> None:
     """Beside them, what is only gathered; a step ahead of the slowest nobody overwrites it."""
     memory = torch.full((2, size * 4 * (50 + 7 + 6) + 3 * LINE), 255, dtype=torch.uint8)
-    pairs = [socket.socketpair() for _ in range(1, size)]
+    pairs = {pair: socket.socketpair() for pair in combinations(range(size), 2)}
 
     def values(rank: int, step: int, *shape: int) -> Tensor:
         return torch.randn(*shape, generator=torch.Generator().manual_seed(100 * step + rank))
 
     def process(rank: int) -> list[tuple[Tensor, Tensor, Tensor]]:
-        others = [near for near, _ in pairs] if rank == 0 else [pairs[rank - 1][1]]
-        exchange = InMemory(memory, rank, size, Barrier(rank, others))
+        others = [ends[pair.index(rank)] for pair, ends in pairs.items() if rank in pair]
+        exchange = InMemory(memory, rank, size, Barrier(others))
         found = []
-        exchange.collect()  # nothing given: nobody is waited for
+        exchange.arrive()  # nothing given: nobody is waited for
+        exchange.collect()
         for step in range(4):
             wide, narrow = values(rank, step, 50), values(rank, step, 7)
             assert exchange.average(wide).wait() is wide
             factors = exchange.gather(values(rank, step, 3, 2).bfloat16())
             exchange.average(narrow)
+            exchange.arrive()
             exchange.collect()
             found.append((wide, narrow, factors.clone()))
         exchange.close()
@@ -55,12 +58,14 @@ def test_who_leaves_is_missed() -> None:
     """So is one that says nothing."""
     near, far = socket.socketpair()
     near.settimeout(0.1)
-    first = Barrier(0, [near])
+    first = Barrier([near])
     with pytest.raises(RuntimeError, match="connection to a process of this machine: timed out"):
-        first()
-    Barrier(1, [far]).close()
+        first.wait()
+    Barrier([far]).close()
     with pytest.raises(RuntimeError, match="connection to a process of this machine: it has gone"):
-        first()
+        first.wait()
+    with pytest.raises(RuntimeError, match=r"process of this machine: .*Broken pipe"):
+        first.arrive()
     first.close()
 
 
@@ -86,6 +91,7 @@ with group.joined(Place("cpu", 2, 1, "float32")) as together:
     def gradients(films):
         network.zero_grad(set_to_none=True)
         shared(films).square().sum().backward()
+        together.arrive()
         together.collect()
         return [p.grad.clone() for p in network.parameters()]
     for _ in range(3):

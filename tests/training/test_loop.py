@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -135,6 +136,47 @@ def test_the_average_is_what_is_judged_and_shipped(part: Films, other: Films) ->
     assert learner.average is not None
     for parameter in learner.average.parameters():
         assert torch.isfinite(parameter).all()
+
+
+def test_a_process_prepares_its_next_films_while_it_waits(part: Films) -> None:
+    """They are those that it would have prepared, whatever batch comes; the last one waits idle."""
+    told: list[Any] = []
+    # A group of one process, which tells when it is called.
+    alone: Any = SimpleNamespace(
+        rank=0, size=1, device=torch.device("cpu"), share=lambda batch: batch,
+        wrap=lambda network, batch: network,
+        arrive=lambda: told.append("arrive"), collect=lambda: told.append("collect"),
+    )  # fmt: skip
+
+    def learn(plan: list[Any], taken: list[Any]) -> Any:
+        learner = TorchLearner(recipe_of(), CPU, (1.0, 1.0), alone)
+        usual = learner.prepare
+        learner.prepare = lambda batch: (told.append(list(batch)), usual(batch))[1]  # type: ignore
+        told.clear()
+        learner.begin(part, 0, plan)
+        for batch in taken:
+            learner.step(batch, 1e-3)
+        return weights_of(learner)
+
+    a, b, c = (np.arange(k, k + 4) for k in (0, 4, 8))
+    ahead = learn([a, b, c], [a, b, c])
+    meeting = ["arrive", "collect"]
+    assert told == [[*a], "arrive", [*b], "collect", "arrive", [*c], "collect", *meeting]
+    assert np.array_equal(ahead, learn([], [a, b, c]))
+    assert told == [[*a], *meeting, [*b], *meeting, [*c], *meeting]
+    assert np.array_equal(ahead, learn([a, c, b], [a, b, c]))
+    assert told == [
+        [*a],
+        "arrive",
+        [*c],
+        "collect",
+        [*b],
+        "arrive",
+        [*b],
+        "collect",
+        [*c],
+        *meeting,
+    ]
 
 
 class TestLearningRate:

@@ -12,8 +12,8 @@ import mmap
 import os
 import secrets
 import socket
-from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from hilum.training.group import Group
 
 LINE = 64  # bytes of a cache line: no two processes write into one
+MOST = 200  # processes that it is made for: a message takes 253 connections along (Linux)
 FEW = 4  # processes of which each makes every mean itself; more of them share that out
 
 
@@ -36,6 +37,9 @@ class Exchange(Protocol):
 
         Every process gives the same shapes in the same order.
         """
+
+    def arrive(self) -> None:
+        """All is given: what this process does now, no other has to wait for."""
 
     def collect(self) -> None:
         """Wait for the others."""
@@ -63,6 +67,9 @@ class ByMessages:
         mine = values.view(torch.uint8)
         self._under_way.append(distributed.all_gather(theirs, mine, async_op=True))
         return everyone
+
+    def arrive(self) -> None:
+        """Messages are under way by themselves."""
 
     def collect(self) -> None:
         for work in self._under_way:
@@ -104,15 +111,20 @@ class InMemory:
         done.set_result(gradients)
         return done
 
+    def arrive(self) -> None:
+        if self._used:
+            self.barrier.arrive()
+
     def collect(self) -> None:
         if not self._used:
             return
-        self.barrier()
+        self.barrier.wait()
         if self.size > FEW:
             for _, everyone in self._means:
                 mine = everyone.flatten(1).tensor_split(self.size, 1)[self.rank]
                 mine[0] = mine.mean(0)
-            self.barrier()
+            self.barrier.arrive()
+            self.barrier.wait()
         for gradients, everyone in self._means:
             if self.size > FEW:
                 gradients.copy_(everyone[0])
@@ -126,45 +138,45 @@ class InMemory:
 
 
 class Barrier:
-    """Returns when every process has called it: rank 0 hears the others, then answers them.
+    """Where processes of one machine meet, in two halves as in C++: between them each may work.
 
     A word from one training thread to the other; gloo's barrier passes through two threads more
-    on either side.
+    on either side, and has one half.
 
     Parameters
     ----------
-    others : rank 0's connections to the others, or another's to rank 0
-
-    Raises
-    ------
-    RuntimeError
-        One of them has gone, or says nothing for longer than its connection's time-out.
+    others : a connection to each of them
     """
 
-    def __init__(self, rank: int, others: Sequence[socket.socket]) -> None:
+    def __init__(self, others: Sequence[socket.socket]) -> None:
         self.others = others
-        self.parts = (self._hear, self._say) if rank == 0 else (self._say, self._hear)
 
-    def __call__(self) -> None:
-        try:
-            for part in self.parts:
-                part()
-        except OSError as error:
-            raise RuntimeError(f"connection to a process of this machine: {error}") from error
+    def arrive(self) -> None:
+        """Tell the others; raises RuntimeError if one of them has gone."""
+        with _told():
+            for other in self.others:
+                other.sendall(b".")
+
+    def wait(self) -> None:
+        """Until all others have arrived as often; raises RuntimeError if one of them has gone, or
+        says nothing for longer than its connection's time-out."""
+        with _told():
+            for other in self.others:
+                if not other.recv(1):
+                    raise ConnectionError("it has gone")
 
     def close(self) -> None:
         """Let the others see that this process will not come."""
         for other in self.others:
             other.close()
 
-    def _say(self) -> None:
-        for other in self.others:
-            other.sendall(b".")
 
-    def _hear(self) -> None:
-        for other in self.others:
-            if not other.recv(1):
-                raise ConnectionError("it has gone")
+@contextmanager
+def _told() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise RuntimeError(f"connection to a process of this machine: {error}") from error
 
 
 def in_memory(group: Group, gathered: Sequence[int], seconds: float) -> InMemory | None:
@@ -194,7 +206,7 @@ def in_memory(group: Group, gathered: Sequence[int], seconds: float) -> InMemory
                 os.ftruncate(memory, size)
                 door.bind(name)
                 door.listen(group.size)
-                return name
+                return name if group.size <= MOST else ""
             return ""
 
         name = group.from_first(open_door)
@@ -202,13 +214,29 @@ def in_memory(group: Group, gathered: Sequence[int], seconds: float) -> InMemory
         if group.total(np.array([float(found)]))[0] < group.size:
             return None
         if group.rank == 0:
-            others = [door.accept()[0] for _ in range(1, group.size)]
-            for other in others:
-                other.settimeout(seconds)
-                socket.send_fds(other, [b"."], [memory])
+            others = _introduced(door, memory, group.size)
         else:
-            others = [door.dup()]
-            _, (memory,), _, _ = socket.recv_fds(door, 1, 1)
+            _, (memory, *lines), _, _ = socket.recv_fds(door, 1, group.size)
             held.callback(os.close, memory)
+            others = [socket.socket(fileno=line) for line in lines]
+        for other in others:
+            other.settimeout(seconds)
         block = torch.frombuffer(mmap.mmap(memory, size), dtype=torch.uint8)
-    return InMemory(block.view(2, -1), group.rank, group.size, Barrier(group.rank, others))
+    return InMemory(block.view(2, -1), group.rank, group.size, Barrier(others))
+
+
+def _introduced(door: socket.socket, memory: int, size: int) -> list[socket.socket]:
+    """Give each who comes to the door the memory and a line to each other process; returns those
+    of the process that opens."""
+    lines: list[list[socket.socket]] = [[] for _ in range(size)]
+    for one in range(size):
+        for other in range(one):
+            for end, whose in zip(socket.socketpair(), (one, other), strict=True):
+                lines[whose].append(end)
+    for ends in lines[1:]:
+        guest, _ = door.accept()
+        with guest:
+            socket.send_fds(guest, [b"."], [memory, *(end.fileno() for end in ends)])
+        for end in ends:
+            end.close()
+    return lines[0]

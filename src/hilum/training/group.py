@@ -102,6 +102,11 @@ class Group:
             shared.register_comm_hook(way, lambda to, bucket: to.average(bucket.buffer()))
         return shared
 
+    def arrive(self) -> None:
+        """The way back is over here: others need not wait for what this process does now."""
+        if self._exchange is not None:
+            self._exchange.arrive()
+
     def collect(self) -> None:
         """Wait for what the way back has left under way, if anything."""
         if self._exchange is not None:

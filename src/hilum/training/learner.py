@@ -10,6 +10,7 @@ import gc
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -126,6 +127,9 @@ class TorchLearner:
         self._logits: list[Tensor] = []
         self._places: list[NDArray[np.int64]] = []
         self._seen = 0
+        self._plan: Sequence[NDArray[np.int64]] = ()
+        self._at = 0
+        self._ahead: dict[int, Ahead] = {}
 
     def warm_up(self, films: Films, validation: Films, epoch: int) -> None:
         """Kernels built, where there are some for this processor."""
@@ -134,6 +138,7 @@ class TorchLearner:
 
     def begin(self, films: Films, epoch: int, plan: Sequence[NDArray[np.int64]] = ()) -> None:
         self._begin(films, epoch)
+        self._plan, self._at, self._ahead = plan, 0, {}
         self.drawn = self.draws(torch.from_numpy(films.identity).to(self.device))
 
     def _begin(self, films: Films, epoch: int) -> None:
@@ -150,12 +155,18 @@ class TorchLearner:
             places = self.group.share(places)
         self._places.append(places)
         self._seen += len(batch)
-        x, y = self.prepare(self._mine(batch))
+        self._at += 1
+        x, y = self._prepared(0, self._mine(batch))
         with self._threads():
             loss = self.loss(x, y, len(batch)) * (1.0 if len(places) else 0.0)
             self.model.zero_grad(set_to_none=True)
             # The group takes the mean of its processes' gradients; their sum is wanted.
             (loss if self.group is None else loss * self.group.size).backward()
+        if self.group is not None:
+            self.group.arrive()
+            for coming in self._coming():  # meanwhile the slower ones catch up
+                self._prepare_ahead(0, self._mine(coming))
+        with self._threads():
             if self.group is not None:
                 self.group.collect()
             self.update(learning_rate)
@@ -177,6 +188,20 @@ class TorchLearner:
         drawn = self.drawn.of(torch.from_numpy(batch).to(self.device))
         x = self.view(self._pixels(films, batch), drawn)
         return x, torch.from_numpy(films.labels[batch]).to(self.device, self.dtype)
+
+    def _coming(self) -> Sequence[NDArray[np.int64]]:
+        """The batch that the plan has next, if there is one."""
+        return self._plan[self._at : self._at + 1]
+
+    def _prepare_ahead(self, k: int, films: NDArray[np.int64]) -> None:
+        """Shard ``k`` of the next batch, for :meth:`_prepared`."""
+        self._ahead[k] = Ahead(films, *self.prepare(films))
+
+    def _prepared(self, k: int, films: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+        ahead = self._ahead.pop(k, None)
+        if ahead is not None and np.array_equal(ahead.films, films):
+            return ahead.x, ahead.y
+        return self.prepare(films)
 
     def draws(self, identity: Tensor) -> Drawn:
         """What this epoch does to the films of these numbers (n,).
@@ -305,6 +330,15 @@ class TorchLearner:
         torch._foreach_lerp_([mean[n] for n in floats], [now[n] for n in floats], 1 - keep)
         for name in mean.keys() - set(floats):
             mean[name].copy_(now[name])
+
+
+@dataclass(frozen=True)
+class Ahead:
+    """What is ready before its step: the films' numbers, the films, their labels."""
+
+    films: NDArray[np.int64]
+    x: Tensor
+    y: Tensor
 
 
 def cross_entropy(z: Tensor, y: Tensor, weights: Tensor, smoothing: float) -> Tensor:

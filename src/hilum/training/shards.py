@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from copy import deepcopy
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
@@ -49,14 +48,11 @@ class ShardedLearner(TorchLearner):
         self.replicas: list[Any] = [self.model]
         self.replicas += [_replica(self.model) for _ in range(self.count - 1)]
         self.team = Team(place.threads, self.count)
-        self._plan: Sequence[NDArray[np.int64]] = ()
-        self._ahead: list[Ahead | None] = [None] * self.count
         # Dropout draws from one generator, so there the shards take turns.
         self.in_turn = any(isinstance(m, nn.Dropout) and m.p > 0 for m in self.model.modules())
 
     def begin(self, films: Films, epoch: int, plan: Sequence[NDArray[np.int64]] = ()) -> None:
         super().begin(films, epoch, plan)
-        self._plan, self._at, self._ahead = plan, 0, [None] * self.count
         for replica in self.replicas[1:]:
             replica.train()
             for mine, first in zip(replica.buffers(), self.model.buffers(), strict=True):
@@ -65,11 +61,11 @@ class ShardedLearner(TorchLearner):
     def step(self, batch: NDArray[np.int64], learning_rate: float) -> float | None:
         shards = self._shards(batch)
         self._at += 1
-        coming = self._shards(self._plan[self._at]) if self._at < len(self._plan) else []
 
         def prepare_next(k: int) -> None:
-            if k < len(coming):
-                self._ahead[k] = Ahead(coming[k], *self.prepare(coming[k]))
+            for coming in self._coming():
+                for films in self._shards(coming)[k : k + 1]:
+                    self._prepare_ahead(k, films)
 
         def learn(k: int) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
             x, y = self._prepared(k, shards[k])
@@ -99,12 +95,6 @@ class ShardedLearner(TorchLearner):
 
     def _shards(self, batch: NDArray[np.int64]) -> list[NDArray[np.int64]]:
         return [batch[k :: self.count] for k in range(min(self.count, len(batch)))]
-
-    def _prepared(self, k: int, films: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
-        ahead, self._ahead[k] = self._ahead[k], None
-        if ahead is not None and np.array_equal(ahead.films, films):
-            return ahead.x, ahead.y
-        return self.prepare(films)
 
     def _shard(
         self, replica: Any, x: Tensor, y: Tensor, total: int
@@ -142,15 +132,6 @@ class ShardedLearner(TorchLearner):
     def _threads(self) -> AbstractContextManager[Any]:
         """What is not a shard's is small: one thread."""
         return machine.torch_threads(1)
-
-
-@dataclass(frozen=True)
-class Ahead:
-    """A shard that is ready before its step: its films' numbers, the films, their labels."""
-
-    films: NDArray[np.int64]
-    x: Tensor
-    y: Tensor
 
 
 def _replica(network: nn.Module) -> nn.Module:
