@@ -152,7 +152,7 @@ def measure(quick: bool) -> dict[str, Any]:
             "what": "steps and epochs of training against threads, processes, batch and films",
             **sides.about_machine(),
             "goal": GOAL,
-            **in_turn(films["paper2021"], 3 if quick else 24, 2 if quick else 4),
+            **in_turn(films["paper2021"], 5 if quick else 60, 2),
             "films": {recipe: grown(recipe, films[recipe], counts[recipe]) for recipe in FILMS},
         }
     return result

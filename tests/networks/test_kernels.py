@@ -187,8 +187,9 @@ class TestConvolutions:
             x.double(), weight.double(), bias.double(), dy=dy,
         )  # fmt: skip
         best = exact_block(x.double(), weight.double(), bias.double(), winners)[0]
-        close = 2e-6 if dtype == torch.float32 or inputs == 1 else 2e-4
-        assert distance(exact[0], best) < close, "another place than the largest won"
+        # By how much, place by place: a mean over places would be the larger the fewer there are.
+        tie = (2**-16 if dtype == torch.float32 or inputs == 1 else 2**-7) * best.max()
+        assert (best - exact[0]).max() <= tie, "another place than the largest won"
         rounding = 2e-5 if dtype == torch.float32 else 2**-8
         assert distance(ours[0], best) < rounding
         names = ["x", "weight", "bias"][-len(ours) + 1 :]
