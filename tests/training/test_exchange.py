@@ -54,18 +54,36 @@ def test_gradients_become_the_mean_of_all(size: int) -> None:
         assert all(torch.equal(result[step][2], factors) for result in results)
 
 
+def test_gradients_in_another_order_are_refused() -> None:
+    """They would be taken for each other's."""
+    near, far = socket.socketpair()
+    memory = torch.zeros(2, 4096, dtype=torch.uint8)
+    one, other = InMemory(memory, 0, 2, Barrier([near])), InMemory(memory, 1, 2, Barrier([far]))
+    for exchange, order in ((one, (5, 7)), (other, (7, 5))):
+        for count in order:
+            exchange.gather(torch.ones(count))
+        exchange.arrive()
+    with pytest.raises(RuntimeError, match="it gave other gradients"):
+        one.collect()
+    one.close()
+    other.close()
+
+
 def test_who_leaves_is_missed() -> None:
     """So is one that says nothing."""
     near, far = socket.socketpair()
     near.settimeout(0.1)
     first = Barrier([near])
     with pytest.raises(RuntimeError, match="connection to a process of this machine: timed out"):
-        first.wait()
+        first.wait(b"x")
+    Barrier([far]).arrive(b"y")
+    with pytest.raises(RuntimeError, match="of this machine: it gave other gradients"):
+        first.wait(b"x")
     Barrier([far]).close()
     with pytest.raises(RuntimeError, match="connection to a process of this machine: it has gone"):
-        first.wait()
+        first.wait(b"x")
     with pytest.raises(RuntimeError, match=r"process of this machine: .*Broken pipe"):
-        first.arrive()
+        first.arrive(b"x")
     first.close()
 
 

@@ -15,6 +15,7 @@ import socket
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Protocol
+from zlib import crc32
 
 import numpy as np
 import torch
@@ -94,11 +95,13 @@ class InMemory:
         self.now, self.then = memory
         self.rank, self.size, self.barrier = rank, size, barrier
         self._used = 0
+        self._given = b""  # a digest of what was given in this step: how much each time
         self._means: list[tuple[Tensor, Tensor]] = []
 
     def gather(self, values: Tensor) -> Tensor:
         begin, end = self._used, self._used + self.size * values.nbytes
         self._used = -(-end // LINE) * LINE
+        self._given = crc32(self._given + end.to_bytes(8)).to_bytes(4)
         everyone = self.now[begin:end].view(values.dtype).view(self.size, *values.shape)
         everyone[self.rank] = values
         return everyone
@@ -113,25 +116,25 @@ class InMemory:
 
     def arrive(self) -> None:
         if self._used:
-            self.barrier.arrive()
+            self.barrier.arrive(self._given)
 
     def collect(self) -> None:
         if not self._used:
             return
-        self.barrier.wait()
+        self.barrier.wait(self._given)
         if self.size > FEW:
             for _, everyone in self._means:
                 mine = everyone.flatten(1).tensor_split(self.size, 1)[self.rank]
                 mine[0] = mine.mean(0)
-            self.barrier.arrive()
-            self.barrier.wait()
+            self.barrier.arrive(self._given)
+            self.barrier.wait(self._given)
         for gradients, everyone in self._means:
             if self.size > FEW:
                 gradients.copy_(everyone[0])
             else:
                 torch.mean(everyone, 0, out=gradients)
         self._means.clear()
-        self._used, self.now, self.then = 0, self.then, self.now
+        self._used, self._given, self.now, self.then = 0, b"", self.then, self.now
 
     def close(self) -> None:
         self.barrier.close()
@@ -151,19 +154,21 @@ class Barrier:
     def __init__(self, others: Sequence[socket.socket]) -> None:
         self.others = others
 
-    def arrive(self) -> None:
-        """Tell the others; raises RuntimeError if one of them has gone."""
+    def arrive(self, word: bytes) -> None:
+        """Tell the others, who must come with the same word; raises RuntimeError if one of them
+        has gone."""
         with _told():
             for other in self.others:
-                other.sendall(b".")
+                other.sendall(word)
 
-    def wait(self) -> None:
-        """Until all others have arrived as often; raises RuntimeError if one of them has gone, or
-        says nothing for longer than its connection's time-out."""
+    def wait(self, word: bytes) -> None:
+        """Until all others have arrived as often; raises RuntimeError if one of them has gone,
+        comes with another word, or says nothing for longer than its connection's time-out."""
         with _told():
             for other in self.others:
-                if not other.recv(1):
-                    raise ConnectionError("it has gone")
+                theirs = other.recv(len(word))
+                if theirs != word:
+                    raise ConnectionError("it gave other gradients" if theirs else "it has gone")
 
     def close(self) -> None:
         """Let the others see that this process will not come."""
