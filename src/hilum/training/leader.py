@@ -139,9 +139,10 @@ def _reason(
         code, rank = max((w.poll() or 0, rank) for rank, w in enumerate(workers))
     why = f"signal {-code}" if code < 0 else f"exit code {code}"
     done = len(run.epochs)
+    when = f"after epoch {done}, whose checkpoint is whole" if done else "in its first epoch"
     return WorkerLost(
-        f"a training process was lost: number {rank + 1} of {len(workers)} ({why}), after epoch "
-        f"{done}, whose checkpoint is whole. {run.resume_line}."
+        f"a training process was lost: number {rank + 1} of {len(workers)} ({why}), {when}. "
+        f"{run.resume_line}."
     )
 
 
