@@ -87,13 +87,14 @@ def test_who_leaves_is_missed() -> None:
     first.close()
 
 
-# One of two processes; tells which way its gradients go, and what they are.
+# One of two processes; tells which way its gradients go, what they are and where they lead.
 ONE_OF_TWO = """
 import os, sys
+from copy import deepcopy
 import torch
 from torch import nn
 from hilum.machine import Place
-from hilum.training import exchange, factors, group
+from hilum.training import exchange, factors, group, optimiser, recipe
 rank = int(os.environ["RANK"])
 {first}
 factors.WORTH_IT = 0
@@ -104,7 +105,7 @@ with group.joined(Place("cpu", 2, 1, "float32")) as together:
         for p in network.parameters():
             torch.distributed.broadcast(p, 0)
     shared = together.wrap(network, 4)
-    assert together._by_factors is not None
+    assert together.by_factors is not None
     x = torch.randn(4, 40, generator=torch.Generator().manual_seed(7))
     def gradients(films):
         network.zero_grad(set_to_none=True)
@@ -118,30 +119,49 @@ with group.joined(Place("cpu", 2, 1, "float32")) as together:
         own = gradients(x[rank::2])
     plain = torch.autograd.grad(network(x).square().sum(), list(network.parameters()))
     mine = torch.autograd.grad(network(x[rank::2]).square().sum(), list(network.parameters()))
-    for a, b in zip(found, plain):
-        assert torch.allclose(a, b / 2, atol=1e-5), (a - b / 2).abs().max()
+    for p, a, b in zip(network.parameters(), found, plain):
+        rows = together.by_factors.rows(p)
+        assert torch.allclose(a[rows], b[rows] / 2, atol=1e-5), (a - b / 2).abs().max()
     for a, b in zip(own, mine):
+        assert torch.allclose(a, b, atol=1e-5), (a - b).abs().max()
+
+    settings = recipe.Optimiser("{name}", lr=0.01)
+    single = deepcopy(network)
+    assert all(p.untyped_storage().nbytes() == p.nbytes for p in single.parameters())
+    theirs = optimiser.make(single, settings)
+    ours = optimiser.make(network, settings, together.by_factors)
+    for _ in range(3):
+        gradients(x[rank::2])
+        (single(x).square().sum() / 2).backward()
+        for one in [*ours, *theirs]:
+            one.step(0.5)
+        single.zero_grad()
+        together.meet()
+    whole = [t for one in ours for ts in one.state().values() for t in ts]
+    alike = [t for one in theirs for ts in one.state().values() for t in ts]
+    for a, b in zip([*network.parameters(), *whole], [*single.parameters(), *alike], strict=True):
         assert torch.allclose(a, b, atol=1e-5), (a - b).abs().max()
     print(type(together._exchange).__name__)
 """
 
 
 @pytest.mark.parametrize(
-    ("way", "first"),
+    ("way", "name", "first"),
     [
-        ("InMemory", ""),
-        ("ByMessages", "del os.memfd_create"),
-        ("ByMessages", "import socket\nif rank: socket.socket.connect_ex = lambda *_: 111"),
+        ("InMemory", "adam", ""),
+        ("InMemory", "sgd", ""),
+        ("ByMessages", "adam", "del os.memfd_create"),
+        ("ByMessages", "adam", "import socket\nif rank: socket.socket.connect_ex = lambda *_: 1"),
     ],
-    ids=["one machine", "not Linux", "no such door here"],
+    ids=["one machine", "another optimiser", "not Linux", "no such door here"],
 )
-def test_memory_where_it_is_shared(way: str, first: str) -> None:
+def test_memory_where_it_is_shared(way: str, name: str, first: str) -> None:
     from .test_group import free_port
 
     own = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     pair = [
         subprocess.Popen(
-            [sys.executable, "-c", ONE_OF_TWO.format(first=first)],
+            [sys.executable, "-c", ONE_OF_TWO.format(name=name, first=first)],
             env={**os.environ, **own, "RANK": str(rank)},
             stdout=subprocess.PIPE,
             text=True,

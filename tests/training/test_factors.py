@@ -34,7 +34,7 @@ def network(bias: bool = True) -> nn.Sequential:
 def test_gradients_are_those_of_the_layer(dtype: torch.dtype, bias: bool) -> None:
     plain, shared = network(bias), network(bias)
     # Room for more films than come: a share of the last batch is smaller.
-    by_factors = ByFactors(shared, [shared[0].weight], rows=7, exchange=ByMessages(1))
+    by_factors = ByFactors(shared, [shared[0].weight], films=7, exchange=ByMessages(1))
     x = torch.randn(5, 40, generator=torch.Generator().manual_seed(1))
     for _ in range(2):  # a second step begins afresh
         for model in (plain, by_factors):
@@ -54,7 +54,7 @@ def test_gradients_are_those_of_the_layer(dtype: torch.dtype, bias: bool) -> Non
 def test_an_input_that_wants_a_gradient_gets_it(alone: None) -> None:
     plain, shared = network(), network()
     found = []
-    for model in (plain, ByFactors(shared, [shared[0].weight], rows=5, exchange=ByMessages(1))):
+    for model in (plain, ByFactors(shared, [shared[0].weight], films=5, exchange=ByMessages(1))):
         x = torch.ones(5, 40, requires_grad=True)
         model(x).sum().backward()
         found.append(x.grad)

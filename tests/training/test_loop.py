@@ -144,7 +144,7 @@ def test_a_process_prepares_its_next_films_while_it_waits(part: Films) -> None:
     # A group of one process, which tells when it is called.
     alone: Any = SimpleNamespace(
         rank=0, size=1, device=torch.device("cpu"), share=lambda batch: batch,
-        wrap=lambda network, batch: network,
+        wrap=lambda network, batch: network, by_factors=None, meet=lambda: None,
         arrive=lambda: told.append("arrive"), collect=lambda: told.append("collect"),
     )  # fmt: skip
 

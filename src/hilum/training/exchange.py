@@ -3,7 +3,8 @@
 gloo's messages go through the kernel's network, to a neighbour on the same machine too: they are
 copied in and out, by a thread that takes its time from the training's. On one machine each process
 therefore copies its gradients into its row of a block that all of them see; when everyone has done
-so, it reads the others' there.
+so, it reads the others' there. Large weights lie in that block themselves, once for all processes,
+of which each moves some rows.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from hilum.training.group import Group
 
 LINE = 64  # bytes of a cache line: no two processes write into one
+MET = b"met."  # no process gives a step's gradients while another still waits to meet it
 MOST = 200  # processes that it is made for: a message takes 253 connections along (Linux)
 FEW = 4  # processes of which each makes every mean itself; more of them share that out
 
@@ -44,6 +46,18 @@ class Exchange(Protocol):
 
     def collect(self) -> None:
         """Wait for the others."""
+
+    def hold(self, values: Tensor) -> Tensor:
+        """The same values where all processes see them, if they share memory.
+
+        Every process gives the same ones in the same order, before it first arrives.
+        """
+
+    def rows(self, count: int) -> slice:
+        """Of so many rows of what is held, those that this process changes."""
+
+    def meet(self) -> None:
+        """Wait until all have changed their rows."""
 
     def close(self) -> None:
         """Leave: whoever still waits for this process is told in an error."""
@@ -77,6 +91,15 @@ class ByMessages:
             work.wait()
         self._under_way.clear()
 
+    def hold(self, values: Tensor) -> Tensor:
+        return values
+
+    def rows(self, count: int) -> slice:
+        return slice(0, count)
+
+    def meet(self) -> None:
+        """Each has changed its own."""
+
     def close(self) -> None:
         """Torch's engine is left as a whole."""
 
@@ -89,18 +112,21 @@ class InMemory:
     memory : (2, bytes) uint8, the same for all processes. Steps take its halves in turn: what one
         process still reads is not what another one, a step ahead, writes.
     barrier : of the same processes
+    held : a buffer, the same for all processes too, for what they hold together
     """
 
-    def __init__(self, memory: Tensor, rank: int, size: int, barrier: Barrier) -> None:
+    def __init__(
+        self, memory: Tensor, rank: int, size: int, barrier: Barrier, held: Any = b""
+    ) -> None:
         self.now, self.then = memory
-        self.rank, self.size, self.barrier = rank, size, barrier
-        self._used = 0
+        self.rank, self.size, self.barrier, self.held = rank, size, barrier, held
+        self._used = self._holds = 0
         self._given = b""  # a digest of what was given in this step: how much each time
         self._means: list[tuple[Tensor, Tensor]] = []
 
     def gather(self, values: Tensor) -> Tensor:
         begin, end = self._used, self._used + self.size * values.nbytes
-        self._used = -(-end // LINE) * LINE
+        self._used = _lines(end)
         self._given = crc32(self._given + end.to_bytes(8)).to_bytes(4)
         everyone = self.now[begin:end].view(values.dtype).view(self.size, *values.shape)
         everyone[self.rank] = values
@@ -135,6 +161,22 @@ class InMemory:
                 torch.mean(everyone, 0, out=gradients)
         self._means.clear()
         self._used, self._given, self.now, self.then = 0, b"", self.then, self.now
+
+    def hold(self, values: Tensor) -> Tensor:
+        # A storage of its own: who copies or saves this tensor does not want the whole block.
+        here = torch.frombuffer(
+            self.held, dtype=values.dtype, count=values.numel(), offset=self._holds
+        )
+        self._holds += _lines(values.nbytes)
+        return here.view(values.shape).copy_(values)
+
+    def rows(self, count: int) -> slice:
+        return slice(count * self.rank // self.size, count * (self.rank + 1) // self.size)
+
+    def meet(self) -> None:
+        if self._holds:
+            self.barrier.arrive(MET)
+            self.barrier.wait(MET)
 
     def close(self) -> None:
         self.barrier.close()
@@ -184,7 +226,14 @@ def _told() -> Iterator[None]:
         raise RuntimeError(f"connection to a process of this machine: {error}") from error
 
 
-def in_memory(group: Group, gathered: Sequence[int], seconds: float) -> InMemory | None:
+def _lines(size: int) -> int:
+    """Bytes up to the end of a cache line."""
+    return -(-size // LINE) * LINE
+
+
+def in_memory(
+    group: Group, gathered: Sequence[int], held: Sequence[int], seconds: float
+) -> InMemory | None:
     """That exchange for a group, or None where its processes share no memory.
 
     They do where all of them find rank 0's door: a socket that only this machine or container
@@ -194,11 +243,13 @@ def in_memory(group: Group, gathered: Sequence[int], seconds: float) -> InMemory
     ----------
     gathered : how many numbers of four bytes a process gives each time, in one step; it may give
         some of them together
+    held : how many numbers of four bytes the processes hold together, each time
     seconds : that one waits for another
     """
-    size = 2 * sum(-(-4 * numbers * group.size // LINE) * LINE for numbers in gathered)
-    with ExitStack() as held:
-        door = held.enter_context(socket.socket(socket.AF_UNIX))
+    half = sum(_lines(4 * numbers * group.size) for numbers in gathered)
+    size = 2 * half + sum(_lines(4 * numbers) for numbers in held)
+    with ExitStack() as stack:
+        door = stack.enter_context(socket.socket(socket.AF_UNIX))
         door.settimeout(seconds)
         memory = -1
 
@@ -207,7 +258,7 @@ def in_memory(group: Group, gathered: Sequence[int], seconds: float) -> InMemory
             name = f"\0hilum-{secrets.token_hex()}"
             with suppress(AttributeError, OSError):  # systems other than Linux; what forbids it
                 memory = os.memfd_create("hilum")
-                held.callback(os.close, memory)
+                stack.callback(os.close, memory)
                 os.ftruncate(memory, size)
                 door.bind(name)
                 door.listen(group.size)
@@ -222,12 +273,13 @@ def in_memory(group: Group, gathered: Sequence[int], seconds: float) -> InMemory
             others = _introduced(door, memory, group.size)
         else:
             _, (memory, *lines), _, _ = socket.recv_fds(door, 1, group.size)
-            held.callback(os.close, memory)
+            stack.callback(os.close, memory)
             others = [socket.socket(fileno=line) for line in lines]
         for other in others:
             other.settimeout(seconds)
-        block = torch.frombuffer(mmap.mmap(memory, size), dtype=torch.uint8)
-    return InMemory(block.view(2, -1), group.rank, group.size, Barrier(others))
+        block = memoryview(mmap.mmap(memory, size))
+    given = torch.frombuffer(block[: 2 * half], dtype=torch.uint8).view(2, half)
+    return InMemory(given, group.rank, group.size, Barrier(others), block[2 * half :])
 
 
 def _introduced(door: socket.socket, memory: int, size: int) -> list[socket.socket]:

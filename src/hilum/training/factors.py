@@ -5,15 +5,18 @@ The gradient of a dense layer's weights is a sum over films of outer products, d
 numbers than dW: at 500 × 500 and batch 16 the first dense layer of the paper's network has 0.7 MB
 of the ones and 5.5 MB of the other. So the processes gather each other's factors, while the way
 back goes on, and each computes the whole sum (sufficient factors: Xie et al. 2015,
-https://arxiv.org/abs/1511.08486).
+https://arxiv.org/abs/1511.08486). Where they share memory the weights lie there, once for all, and
+each computes and moves its rows alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from types import EllipsisType
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
@@ -45,11 +48,11 @@ def worth_it(factors: float, films: float, gradient: float) -> bool:
 
 class ByFactors(nn.Module):
     """A network whose dense layers ``weights`` get no gradient on the way back, but from
-    :meth:`collect`.
+    :meth:`collect`, and only in the rows that this process moves.
 
     Parameters
     ----------
-    rows : films that a process has at most
+    films : that a process has at most
     exchange : takes the factors to the other processes; :meth:`collect` comes behind its own
     """
 
@@ -57,12 +60,12 @@ class ByFactors(nn.Module):
         self,
         network: nn.Module,
         weights: Sequence[Tensor],
-        rows: int,
+        films: int,
         exchange: Exchange,
     ) -> None:
         super().__init__()
-        self.network = network
-        self.factored = _Factored(weights, rows, exchange)
+        self.network, self.exchange = network, exchange
+        self.factored = _Factored(weights, films, exchange)
         self.shares = True
 
     def forward(self, x: Tensor) -> Any:
@@ -78,29 +81,49 @@ class ByFactors(nn.Module):
         finally:
             self.shares = True
 
+    def rows(self, parameter: Tensor) -> slice | EllipsisType:
+        """What of a parameter this process moves; mostly all."""
+        return self.exchange.rows(len(parameter)) if self._has(parameter) else ...
+
+    def zeros_like(self, parameter: Tensor) -> Tensor:
+        """An optimiser's memory of a parameter at first; it lies where the parameter does."""
+        zeros = torch.zeros_like(parameter)
+        return self.exchange.hold(zeros) if self._has(parameter) else zeros
+
+    def meet(self) -> None:
+        """Wait until all processes have moved their rows."""
+        if self.shares:
+            self.exchange.meet()
+
     def collect(self) -> None:
         """Give the weights their gradients, the mean of the processes', behind the way back."""
         self.factored.collect()
+
+    def _has(self, parameter: Tensor) -> bool:
+        return parameter in self.factored.gradients
 
 
 class _Factored(TorchFunctionMode):
     """While it is entered, dense layers of these weights hand their factors to it."""
 
-    def __init__(self, weights: Sequence[Tensor], rows: int, exchange: Exchange) -> None:
+    def __init__(self, weights: Sequence[Tensor], films: int, exchange: Exchange) -> None:
         super().__init__()
-        self.weights, self.rows, self.exchange = list(weights), rows, exchange
+        self.films, self.exchange = films, exchange
+        self.gradients = {weight: torch.zeros_like(weight) for weight in weights}
         self.under_way: list[tuple[Tensor, Tensor]] = []
+        for weight in weights:
+            weight.data = exchange.hold(weight.data)
 
     def __torch_function__(
         self, function: Any, types: Any, given: Any = (), named: Any = None
     ) -> Any:
-        if function is functional.linear and any(given[1] is w for w in self.weights):
+        if function is functional.linear and given[1] in self.gradients:
             return _Linear.apply(*given, self)
         return function(*given, **(named or {}))
 
     def send(self, weight: Tensor, x: Tensor, dz: Tensor) -> None:
         """Begin to gather every process's x (films, in) and dz (films, out)."""
-        mine = dz.new_zeros(self.rows, x.shape[1] + dz.shape[1])  # a film that there is not adds 0
+        mine = dz.new_zeros(self.films, x.shape[1] + dz.shape[1])  # a film that there is not adds 0
         mine[: len(x), : x.shape[1]] = x
         mine[: len(x), x.shape[1] :] = dz
         self.under_way.append((weight, self.exchange.gather(mine)))
@@ -108,7 +131,8 @@ class _Factored(TorchFunctionMode):
     def collect(self) -> None:
         for weight, everyone in self.under_way:
             x, dz = everyone.flatten(0, 1).split(weight.shape[::-1], dim=1)
-            weight.grad = ((dz / len(everyone)).T @ x).to(weight.dtype)
+            rows, weight.grad = self.exchange.rows(len(weight)), self.gradients[weight]
+            weight.grad[rows] = (dz[:, rows] / len(everyone)).T @ x
         self.under_way.clear()
 
 

@@ -26,6 +26,7 @@ import hilum
 from hilum import machine
 from hilum.errors import HilumError, PlaceUnavailable, Refused
 from hilum.machine import Place
+from hilum.training import optimiser
 from hilum.training.exchange import ByMessages, Exchange, InMemory, in_memory
 from hilum.training.factors import ByFactors, few
 from hilum.training.meeting import STORE, choose_interface, meeting_place
@@ -42,6 +43,7 @@ class Group:
     rank : this process's number; 0 alone writes and reports
     size : how many there are
     device : the device of this process
+    by_factors : from :meth:`wrap`, what has dense layers of which each process moves its rows
     """
 
     def __init__(
@@ -50,7 +52,7 @@ class Group:
         self.rank, self.size, self.device = rank, size, device
         self._roll = roll
         self._exchange: Exchange | None = None
-        self._by_factors: ByFactors | None = None
+        self.by_factors: ByFactors | None = None
         self._factored: list[str] = []
 
     @property
@@ -81,18 +83,20 @@ class Group:
         processes'.
 
         On CPUs those of a dense layer go as factors where a global batch is of so few films that
-        this is less, and everything goes through memory where the processes share one.
+        this is less, and everything goes through memory where the processes share one. There these
+        layers' weights lie too, and each process is to move its rows of them.
         """
         parallel = nn.parallel.DistributedDataParallel
         if self.device.type == "cpu":
-            weights, rows = few(network, batch), -(-batch // self.size)
+            weights, films = few(network, batch), -(-batch // self.size)
             gathered = [p.numel() for name, p in network.named_parameters() if name not in weights]
-            gathered += [rows * sum(weight.shape) for weight in weights.values()]
-            self._exchange = in_memory(self, gathered, patience()) or ByMessages(self.size)
+            gathered += [films * sum(weight.shape) for weight in weights.values()]
+            held = [weight.numel() for weight in weights.values()] * (1 + optimiser.MOMENTS)
+            self._exchange = in_memory(self, gathered, held, patience()) or ByMessages(self.size)
             if weights:
                 self._factored = list(weights)
-                self._by_factors = ByFactors(network, list(weights.values()), rows, self._exchange)
-                network, names = self._by_factors, [f"network.{name}" for name in weights]
+                self.by_factors = ByFactors(network, list(weights.values()), films, self._exchange)
+                network, names = self.by_factors, [f"network.{name}" for name in weights]
                 parallel._set_params_and_buffers_to_ignore_for_model(network, names)
         with warnings.catch_warnings():
             # Its new name exists from torch 2.13 on; buffers are ours to agree on.
@@ -111,8 +115,13 @@ class Group:
         """Wait for what the way back has left under way, if anything."""
         if self._exchange is not None:
             self._exchange.collect()
-        if self._by_factors is not None:
-            self._by_factors.collect()
+        if self.by_factors is not None:
+            self.by_factors.collect()
+
+    def meet(self) -> None:
+        """Wait until all have moved what they move of the weights."""
+        if self.by_factors is not None:
+            self.by_factors.meet()
 
     def close(self) -> None:
         """Leave the exchange of gradients."""
@@ -122,7 +131,7 @@ class Group:
     @contextmanager
     def alone(self, shared: Any) -> Iterator[None]:
         """Steps of what :meth:`wrap` gave that exchange no gradients, to see what they cost."""
-        factored = nullcontext() if self._by_factors is None else self._by_factors.alone()
+        factored = nullcontext() if self.by_factors is None else self.by_factors.alone()
         with shared.no_sync(), factored:
             yield
 

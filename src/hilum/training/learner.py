@@ -118,7 +118,9 @@ class TorchLearner:
         self.shared: Any = (
             self.model if group is None else group.wrap(self.model, recipe.training.batch)
         )
-        self.optimisers = optimiser.make(self.model, recipe.optimiser)
+        self.optimisers = optimiser.make(
+            self.model, recipe.optimiser, None if group is None else group.by_factors
+        )
         self.average: Any = deepcopy(self.model).eval() if recipe.averaging.decay else None
         self.weights = torch.tensor(weights, device=self.device)
         self.drawn: Drawn | None = None
@@ -178,6 +180,8 @@ class TorchLearner:
         """Move the weights by the gradients that they hold."""
         for one in self.optimisers:
             one.step(self._share(learning_rate))
+        if self.group is not None:
+            self.group.meet()
         self.steps += 1
         self._follow()
 

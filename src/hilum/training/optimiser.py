@@ -7,7 +7,7 @@ its compiler on the way, one and a half seconds that a short training does not h
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,11 @@ from torch.optim.adam import adam
 from torch.optim.sgd import sgd
 
 from hilum.training.recipe import Optimiser as Settings
+
+if TYPE_CHECKING:
+    from hilum.training.factors import ByFactors
+
+MOMENTS = 2  # numbers that an optimiser remembers for a weight, at most
 
 
 class Optimiser(Protocol):
@@ -31,21 +36,28 @@ class Optimiser(Protocol):
         """Its memory: lists of tensors in the order of the parameters."""
 
 
-def make(network: nn.Module, settings: Settings) -> list[Optimiser]:
+def make(
+    network: nn.Module, settings: Settings, shared: ByFactors | None = None
+) -> list[Optimiser]:
     """The optimisers of a network.
 
     Weight decay falls on parameters of two dimensions and more. With Muon, convolutions are
     Muon's and everything else is AdamW's, without decay.
+
+    Parameters
+    ----------
+    shared : whose weights are also those of other processes, each of which moves its rows
     """
     wide = [p for p in network.parameters() if p.ndim > 1]
     narrow = [p for p in network.parameters() if p.ndim <= 1]
     if settings.name == "muon":
         convolutions = [p for p in wide if p.ndim == 4]
         rest = [p for p in wide if p.ndim != 4] + narrow
-        return [Muon(convolutions, settings), Adam(rest, settings, decay=0.0, momentum=0.9)]
+        adam = Adam(rest, settings, decay=0.0, momentum=0.9, shared=shared)
+        return [Muon(convolutions, settings), adam]
     kind: Any = Sgd if settings.name == "sgd" else Adam
     groups = [(wide, settings.weight_decay), (narrow, 0.0)]
-    return [kind(parameters, settings, decay=decay) for parameters, decay in groups if parameters]
+    return [kind(some, settings, decay=decay, shared=shared) for some, decay in groups if some]
 
 
 def restore(optimiser: Optimiser, state: dict[str, list[Tensor]]) -> None:
@@ -63,7 +75,26 @@ def _fused(parameters: Sequence[nn.Parameter]) -> bool:
     return all(p.device.type in ("cpu", "cuda") for p in parameters)
 
 
-class Adam:
+class _ByElement:
+    """What moves each weight by its own gradient alone, and so any rows of a parameter."""
+
+    def __init__(self, parameters: Sequence[nn.Parameter], shared: ByFactors | None) -> None:
+        self.parameters: list[Tensor] = list(parameters)
+        self.fused = _fused(parameters)
+        self._zeros_like = torch.zeros_like if shared is None else shared.zeros_like
+        self._rows = [... if shared is None else shared.rows(p) for p in parameters]
+
+    def _zeros(self) -> list[Tensor]:
+        return [self._zeros_like(p) for p in self.parameters]
+
+    def _mine(self, tensors: list[Tensor]) -> list[Tensor]:
+        """Of the parameters, or what belongs to them, the rows that this process moves."""
+        if all(rows is ... for rows in self._rows):
+            return tensors
+        return [tensor[rows] for tensor, rows in zip(tensors, self._rows, strict=True)]
+
+
+class Adam(_ByElement):
     """Adam (Kingma & Ba 2015); weight decay decoupled for ``adamw`` and beside Muon."""
 
     def __init__(
@@ -72,22 +103,21 @@ class Adam:
         settings: Settings,
         decay: float,
         momentum: float | None = None,
+        shared: ByFactors | None = None,
     ) -> None:
-        self.parameters: list[Tensor] = list(parameters)
+        super().__init__(parameters, shared)
         self.settings, self.decay = settings, decay
         self.momentum = settings.momentum if momentum is None else momentum
-        self.means = [torch.zeros_like(p) for p in parameters]
-        self.squares = [torch.zeros_like(p) for p in parameters]
+        self.means, self.squares = self._zeros(), self._zeros()
         self.counts = [torch.zeros((), dtype=torch.float32, device=p.device) for p in parameters]
-        self.fused = _fused(parameters)
 
     @torch.no_grad()
     def step(self, share: float | Tensor) -> None:
         adam(
-            self.parameters,
-            _gradients(self.parameters),
-            self.means,
-            self.squares,
+            self._mine(self.parameters),
+            self._mine(_gradients(self.parameters)),
+            self._mine(self.means),
+            self._mine(self.squares),
             [],
             self.counts,
             fused=self.fused,
@@ -105,25 +135,28 @@ class Adam:
         return {"means": self.means, "squares": self.squares, "counts": self.counts}
 
 
-class Sgd:
+class Sgd(_ByElement):
     """Gradient descent with Nesterov's momentum."""
 
     def __init__(
-        self, parameters: Sequence[nn.Parameter], settings: Settings, decay: float
+        self,
+        parameters: Sequence[nn.Parameter],
+        settings: Settings,
+        decay: float,
+        shared: ByFactors | None = None,
     ) -> None:
-        self.parameters: list[Tensor] = list(parameters)
-        self.settings, self.decay = settings, decay
         # From zero, the first step is the gradient, as it is where torch begins with none.
-        self.means = [torch.zeros_like(p) for p in parameters]
-        self.fused = _fused(parameters)
+        super().__init__(parameters, shared)
+        self.settings, self.decay = settings, decay
+        self.means = self._zeros()
 
     @torch.no_grad()
     def step(self, share: float | Tensor) -> None:
         lr: Any = self.settings.lr * share  # a tensor where torch's annotation has only floats
         sgd(
-            self.parameters,
-            _gradients(self.parameters),
-            list(self.means),
+            self._mine(self.parameters),
+            self._mine(_gradients(self.parameters)),
+            list(self._mine(self.means)),
             fused=self.fused,
             weight_decay=self.decay,
             momentum=self.settings.momentum,
