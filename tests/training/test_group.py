@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from hilum.datasets.manifest import Manifest
@@ -136,6 +137,28 @@ def test_a_worker_that_dies_ends_the_run_cleanly(data: Manifest, tmp_path: Path)
     with pytest.raises(Interrupted, match="--resume"):
         resume(run.folder, workers=0, progress=Kill(signal.SIGINT))
     assert workers_here() == []
+
+
+def test_weights_that_processes_hold_together_go_on_where_they_were(
+    data: Manifest, tmp_path: Path
+) -> None:
+    recipe = paper(4, 33, last=64, units=2048, size=126)
+    assert few(new_network(recipe), 33)
+    train(data, recipe, on="cpu:2x1", out=tmp_path / "whole", workers=0)
+    with pytest.raises(WorkerLost):
+        train(data, recipe, on="cpu:2x1", out=tmp_path / "broken", workers=0,
+              progress=Kill(signal.SIGKILL))  # fmt: skip
+    resume(tmp_path / "broken", workers=0)
+    kept = [Run(tmp_path / name).last() for name in ("whole", "broken")]
+    one, other = (state[0]["learner"] for state in kept if state)
+    assert one["steps"] == other["steps"] == 4
+    for name, value in one["model"].items():
+        assert torch.equal(value, other["model"][name])
+    for mine, theirs in zip(one["optimisers"], other["optimisers"], strict=True):
+        for name, values in mine.items():
+            assert all(map(torch.equal, values, theirs[name]))
+    mean = one["optimisers"][0]["means"][list(one["model"]).index("dense1.weight") // 2]
+    assert mean.shape == (2048, 256) and all(half.any() for half in mean.chunk(2))
 
 
 def test_a_defect_of_the_run_is_told_once(data: Manifest, tmp_path: Path) -> None:
