@@ -7,7 +7,7 @@ import pytest
 
 from hilum.bundle import Bundle
 from hilum.errors import BundleRefused
-from hilum.inference.engine import BATCH, Engine
+from hilum.inference.engine import BATCH, Engine, at_once
 from hilum.inference.heatmap import class_activation, heat, occlusion
 
 
@@ -26,6 +26,18 @@ def test_logits_do_not_depend_on_the_batch(bundle: Bundle, n: int) -> None:
     if n:
         assert cams is not None and cams.shape == (n, 4, 4)
         assert np.allclose(cams.mean((1, 2)), logits, atol=1e-4)
+
+
+def test_large_films_are_run_a_few_at_a_time(bundle: Bundle) -> None:
+    """At 500 pixels 32 of them would take 2 GB a layer and thread."""
+    assert [at_once(size) for size in (1, 64, 128, 224, 500, 5000)] == [32, 32, 32, 10, 2, 1]
+    engine, batch = Engine(bundle, threads=1), films(5)
+    assert engine.batch == BATCH
+    together, maps = engine.run(batch, cam=True)
+    engine.batch = 2
+    logits, cams = engine.run(batch, cam=True)
+    assert np.array_equal(logits, together)
+    assert cams is not None and maps is not None and np.array_equal(cams, maps)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,13 @@ from hilum import machine
 from hilum.bundle import Bundle
 from hilum.errors import BundleRefused
 
-BATCH = 32
+BATCH = 32  # films at most
+
+
+def at_once(size: int) -> int:
+    """Films of so many pixels a side to run in one batch: a layer's outputs are what takes memory,
+    and fewer of them stay in the processor's caches."""
+    return max(1, min(BATCH, BATCH * 128**2 // size**2))
 
 
 class Engine:
@@ -22,6 +28,10 @@ class Engine:
     bundle : the model
     threads : threads of ONNX Runtime; all granted cores where None. (ONNX Runtime itself would
         take the host's, not the cgroup's.)
+
+    Attributes
+    ----------
+    batch : films that are run at once
     """
 
     def __init__(self, bundle: Bundle, threads: int | None = None) -> None:
@@ -43,6 +53,7 @@ class Engine:
                 "Make the model anew, or upgrade onnxruntime."
             ) from error
         self.size = bundle.preprocessing.size
+        self.batch = at_once(self.size)
         self.has_cam = "cam" in {output.name for output in self._session.get_outputs()}
 
     def run(
@@ -66,8 +77,8 @@ class Engine:
             )
         names = ["logit", "cam"] if cam and self.has_cam else ["logit"]
         pieces: list[list[Any]] = [
-            self._session.run(names, {"films": np.ascontiguousarray(films[i : i + BATCH])})
-            for i in range(0, len(films), BATCH)
+            self._session.run(names, {"films": np.ascontiguousarray(films[i : i + self.batch])})
+            for i in range(0, len(films), self.batch)
         ]
         if not pieces:
             return np.zeros(0, np.float32), None

@@ -26,7 +26,7 @@ from hilum.evaluation import thresholds
 from hilum.evaluation.measure import measure
 from hilum.evaluation.scores import Scores, score_cached
 from hilum.evaluation.thresholds import Choice
-from hilum.inference.engine import BATCH, Engine
+from hilum.inference.engine import Engine
 from hilum.inference.model import Model
 from hilum.progress import SILENT, Progress
 from hilum.storage import digest
@@ -192,7 +192,7 @@ def validation_choice(
     engine, seed = Engine(bundle, 1), recipe.training.seed
 
     def score(shift: str, begin: int) -> NDArray[np.float32]:
-        some = slice(begin, begin + BATCH)
+        some = slice(begin, begin + engine.batch)
         pixels = films.pixels[films.rows[some]]
         if shift != "plain":
             numbers = torch.from_numpy(films.identity[some])
@@ -201,7 +201,7 @@ def validation_choice(
 
     logits = {}
     for shift in ("plain", *shift_names(recipe)):
-        pieces = team.map(partial(score, shift), range(0, len(films), BATCH))
+        pieces = team.map(partial(score, shift), range(0, len(films), engine.batch))
         logits[shift] = np.concatenate(list(pieces))
         advance(shift != "plain")
     rows = rows_of(manifest, cache, "validation")
