@@ -29,7 +29,7 @@ def test_logits_do_not_depend_on_the_batch(bundle: Bundle, n: int) -> None:
 
 
 def test_large_films_are_run_a_few_at_a_time(bundle: Bundle) -> None:
-    """At 500 pixels 32 of them would take 2 GB a layer and thread."""
+    """At 500 pixels a layer's outputs for 32 of them would take 1 GB in each thread."""
     assert [at_once(size) for size in (1, 64, 128, 224, 500, 5000)] == [32, 32, 32, 10, 2, 1]
     engine, batch = Engine(bundle, threads=1), films(5)
     assert engine.batch == BATCH

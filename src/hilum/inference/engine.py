@@ -16,7 +16,7 @@ BATCH = 32  # films at most
 
 def at_once(size: int) -> int:
     """Films of so many pixels a side to run in one batch: a layer's outputs are what takes memory,
-    and fewer of them stay in the processor's caches."""
+    and those of a few large films are the sooner still in the processor's caches."""
     return max(1, min(BATCH, BATCH * 128**2 // size**2))
 
 

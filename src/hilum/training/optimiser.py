@@ -53,8 +53,8 @@ def make(
     if settings.name == "muon":
         convolutions = [p for p in wide if p.ndim == 4]
         rest = [p for p in wide if p.ndim != 4] + narrow
-        adam = Adam(rest, settings, decay=0.0, momentum=0.9, shared=shared)
-        return [Muon(convolutions, settings), adam]
+        beside = Adam(rest, settings, decay=0.0, momentum=0.9, shared=shared)
+        return [Muon(convolutions, settings), beside]
     kind: Any = Sgd if settings.name == "sgd" else Adam
     groups = [(wide, settings.weight_decay), (narrow, 0.0)]
     return [kind(some, settings, decay=decay, shared=shared) for some, decay in groups if some]
