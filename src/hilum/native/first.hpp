@@ -1,7 +1,10 @@
 // The first block: with one input channel nothing but the pooled map is worth writing.
 #pragma once
 
-#include "winograd.hpp"
+#include <type_traits>
+
+#include "first_integers.hpp"
+#include "first_pairs.hpp"
 
 namespace hilum {
 
@@ -85,6 +88,10 @@ void first_row(const float* spots, const float* filters, int out, vec shift, int
 template <class T>
 void first_forward(const float* x, const float* weight, const float* bias, T* y, uint8_t* winners,
                    const Block& s, int threads) {
+#ifdef __AVX512VNNI__
+    if constexpr (std::is_same_v<T, bf16>)
+        return first_in_integers(x, weight, bias, y, winners, s, threads);
+#endif
     Buffer<float> filters((size_t)SPOTS * s.out);
     first_filters(weight, filters, s.out);
     Pool::run(s.films * s.rows, threads, [&](Turn& turn) {
@@ -133,6 +140,57 @@ struct Patch {
 #endif
 };
 
+// The gradients one window at a time, in float.
+template <class T>
+class FirstSingle {
+public:
+    static constexpr int CHANNELS = WIDE * LANES;
+
+    explicit FirstSingle(const Block& s) : s(s) {}
+
+    void begin() {
+        for (auto& all : sum)
+            for (vec& some : all) some = vec{};
+    }
+    void add(const float* film, int row, const T* dy, const uint8_t* winners) {
+        const float* seen = film + (size_t)2 * row * s.width;
+        vec sum[WIDE][TAPS + 1];
+        UNROLL for (int i = 0; i < WIDE * (TAPS + 1); i++)
+            sum[i / (TAPS + 1)][i % (TAPS + 1)] = this->sum[i / (TAPS + 1)][i % (TAPS + 1)];
+        for (int column = 0; column < s.columns; column++, seen += 2, dy += s.out, winners += s.out) {
+            const Patch patch(seen, s.width);
+            UNROLL for (int v = 0; v < WIDE; v++) {
+                const ivec winner = load_places(winners + v * LANES);
+                const ivec place = (winner >> 1) * 4 + (winner & 1);
+                const vec all = load(dy + v * LANES);
+                const vec gradient = winner == DEAD ? vec{} : all;
+                sum[v][TAPS] += gradient;
+                UNROLL for (int tap = 0; tap < TAPS; tap++)
+                    sum[v][tap] += gradient * patch.seen(place, tap);
+            }
+        }
+        UNROLL for (int i = 0; i < WIDE * (TAPS + 1); i++)
+            this->sum[i / (TAPS + 1)][i % (TAPS + 1)] = sum[i / (TAPS + 1)][i % (TAPS + 1)];
+    }
+    // To sums[TAPS + 1][apart], the last of them the bias's.
+    void end(float* sums, int apart) const {
+        for (int v = 0; v < WIDE; v++)
+            for (int t = 0; t <= TAPS; t++) store(sums + t * apart + v * LANES, sum[v][t]);
+    }
+
+private:
+    const Block& s;
+    vec sum[WIDE][TAPS + 1];
+};
+
+#ifdef __AVX512BF16__
+template <class T>
+using FirstSums = std::conditional_t<std::is_same_v<T, bf16>, FirstPairs, FirstSingle<T>>;
+#else
+template <class T>
+using FirstSums = FirstSingle<T>;
+#endif
+
 template <class T>
 void first_backward(const float* x, const T* dy, const uint8_t* winners, float* dweight,
                     float* dbias, const Block& s, int threads) {
@@ -140,32 +198,16 @@ void first_backward(const float* x, const T* dy, const uint8_t* winners, float* 
     const int pieces = s.films * s.strips;
     Buffer<float> partial(part * pieces);
     Pool::run(pieces, threads, [&](Turn& turn) {
+        FirstSums<T> sums(s);
         do {
             const int film = turn.piece / s.strips, strip = turn.piece % s.strips;
-            for (int block = 0; block < s.out; block += WIDE * LANES) {
-                vec sum[WIDE][TAPS] = {}, bias[WIDE] = {};
+            for (int block = 0; block < s.out; block += sums.CHANNELS) {
+                sums.begin();
                 for (int row = s.first_row(strip); row < s.first_row(strip + 1); row++) {
-                    const float* seen = x + s.input(film, 2 * row, 0);
-                    size_t at = s.pixel(film, row, 0) + block;
-                    for (int column = 0; column < s.columns; column++, seen += 2, at += s.out) {
-                        const Patch patch(seen, s.width);
-                        UNROLL for (int v = 0; v < WIDE; v++) {
-                            const ivec winner = load_places(winners + at + v * LANES);
-                            const ivec place = (winner >> 1) * 4 + (winner & 1);
-                            const vec all = load(dy + at + v * LANES);
-                            const vec gradient = winner == DEAD ? vec{} : all;
-                            bias[v] += gradient;
-                            UNROLL for (int tap = 0; tap < TAPS; tap++)
-                                sum[v][tap] += gradient * patch.seen(place, tap);
-                        }
-                    }
+                    const size_t at = s.pixel(film, row, 0) + block;
+                    sums.add(x + s.input(film, 0, 0), row, dy + at, winners + at);
                 }
-                float* mine = partial + part * turn.piece + block;
-                UNROLL for (int v = 0; v < WIDE; v++, mine += LANES) {
-                    UNROLL for (int tap = 0; tap < TAPS; tap++)
-                        store(mine + tap * s.out, sum[v][tap]);
-                    store(mine + TAPS * s.out, bias[v]);
-                }
+                sums.end(partial + part * turn.piece + block, s.out);
             }
         } while (turn.next());
     });

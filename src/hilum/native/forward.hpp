@@ -20,25 +20,40 @@ public:
 
     class Row {
     public:
-        Row(const InFloats& of, const float* tiles, float* products)
-            : f(of), tiles(tiles), products(products) {}
+        Row(const InFloats& of, float* products)
+            : f(of), tiles((size_t)TILE * TILES * of.in), products(products) {}
 
-        void begin(int i) { row = i; }
-        void see(int, vec) {}
-        void end(int) {}
-        void multiply(int j, int count) const {
-            PRODUCT<2, false, TILES>[count - 1](
-                tiles + (size_t)j * count * f.in, f.in,
-                f.filters + (size_t)(row * TILE + j) * f.in * f.out, OUT_BLOCK, f.in * OUT_BLOCK,
-                products + (size_t)j * count * f.out, f.out, f.in, false);
+        static constexpr int WIDTH = 1;  // vectors of channels that are put at a time
+
+        struct Seen {
+            void operator()(int, vec) {}
+        };
+        struct Put {
+            void operator()(int j, size_t at, const vec* v) const { store(to + at, *v); }
+            float* to;
+        };
+        Put begin(int i, const Seen&) {
+            row = i;
+            return {tiles};
+        }
+        void multiply(int count, const Ahead& ahead) const {
+            for (int j = 0; j < TILE; j++) {
+                ahead.prefetch(j);
+                PRODUCT<2, false, TILES>[count - 1](
+                    tiles + (size_t)j * count * f.in, f.in,
+                    f.filters + (size_t)(row * TILE + j) * f.in * f.out, OUT_BLOCK, f.in * OUT_BLOCK,
+                    products + (size_t)j * count * f.out, f.out, f.in, false);
+            }
         }
         vec factor(int, int) const { return vec{}; }
-        vec product(size_t at, vec) const { return load(products + at); }
+        vec product(int j, int tile, int channel, int count, vec) const {
+            return load(products + ((size_t)j * count + tile) * f.out + channel);
+        }
 
     private:
         const InFloats& f;
-        const float* const tiles;
-        float* const products;
+        const Buffer<float> tiles;  // [TILE][count][in]
+        float* const products;      // [TILE][count][out]
         int row;
     };
 
@@ -51,13 +66,11 @@ template <class Filters>
 struct Workspace {  // of one thread
     Workspace(const Shape& s, const Filters& filters)
         : half((size_t)TILE * STRETCH * s.in),
-          tiles((size_t)TILE * TILES * s.in),
           products((size_t)TILE * TILES * s.out),
           sums((size_t)TILE * 4 * TILES * s.out),
-          row(filters, tiles, products) {}
+          row(filters, products) {}
     const Buffer<float> half;      // [TILE][STRETCH][in]: the columns transformed
-    const Buffer<float> tiles;     // [TILE][count][in]: one row of points
-    const Buffer<float> products;  // [TILE][count][out], floats or integers
+    const Buffer<float> products;  // of one row of points, floats or integers
     const Buffer<float> sums;      // [TILE][4 TILES][out]: the rows transformed back
     typename Filters::Row row;
 };
@@ -66,21 +79,25 @@ struct Workspace {  // of one thread
 template <class T, class Filters>
 void forward_tiles(const T* x, const float* bias, T* y, uint8_t* winners, const Block& s, int film,
                    int down, int first, int count, Workspace<Filters>& work) {
+    constexpr int WIDTH = Filters::Row::WIDTH;
     const int in = s.in, out = s.out;  // which no store changes
-    float *const half = work.half, *const tiles = work.tiles, *const sums = work.sums;
+    float *const half = work.half, *const sums = work.sums;
     auto& row = work.row;
     // Beyond the edge the last pixel is read again; only outputs that nobody keeps see it.
     const T* line[TILE];
     for (int i = 0; i < TILE; i++)
         line[i] = x + s.input(film, std::min(4 * down + i, s.height - 1), 0);
+    typename Filters::Row::Seen seen;
     for (int column = 0; column < 4 * count + 2; column++) {
         const size_t from = (size_t)std::min(4 * first + column, s.width - 1) * in;
         for (int k = 0; k < in; k += LANES) {
             vec d[TILE], t[TILE];
             UNROLL for (int i = 0; i < TILE; i++) d[i] = load(line[i] + from + k);
             transform_input(d, t);
-            UNROLL for (int i = 0; i < TILE; i++)
+            UNROLL for (int i = 0; i < TILE; i++) {
                 store(half + ((size_t)i * STRETCH + column) * in + k, t[i]);
+                seen(i, t[i]);
+            }
         }
     }
     // The next tiles lie to the right, or at the start of the next row of tiles.
@@ -89,31 +106,30 @@ void forward_tiles(const T* x, const float* bias, T* y, uint8_t* winners, const 
     const int ahead_row = 4 * down + (right ? 0 : 4), ahead_column = right ? next : 0;
     const size_t ahead = (size_t)std::min(4 * TILES, s.width - ahead_column) * in * sizeof(T);
     for (int i = 0; i < TILE; i++) {
-        row.begin(i);
+        const auto put = row.begin(i, seen);
         for (int tile = 0; tile < count; tile++)
-            for (int k = 0; k < in; k += LANES) {
-                const float* from = half + ((size_t)i * STRETCH + 4 * tile) * in + k;
-                vec d[TILE], t[TILE];
-                UNROLL for (int j = 0; j < TILE; j++) d[j] = held(load(from + (size_t)j * in));
-                transform_input(d, t);
-                UNROLL for (int j = 0; j < TILE; j++) {
-                    store(tiles + ((size_t)j * count + tile) * in + k, t[j]);
-                    row.see(j, t[j]);
+            for (int k = 0; k < in; k += WIDTH * LANES) {
+                vec t[TILE][WIDTH];
+                UNROLL for (int v = 0; v < WIDTH; v++) {
+                    const float* from = half + ((size_t)i * STRETCH + 4 * tile) * in + k + v * LANES;
+                    vec d[TILE], changed[TILE];
+                    UNROLL for (int j = 0; j < TILE; j++) d[j] = held(load(from + (size_t)j * in));
+                    transform_input(d, changed);
+                    UNROLL for (int j = 0; j < TILE; j++) t[j][v] = changed[j];
                 }
+                UNROLL for (int j = 0; j < TILE; j++)
+                    put(j, ((size_t)j * count + tile) * in + k, t[j]);
             }
-        row.end(count);
-        for (int j = 0; j < TILE; j++) {
-            if (ahead_row + i < s.height)
-                prefetch(x + s.input(film, ahead_row + i, ahead_column), ahead, j, TILE);
-            row.multiply(j, count);
-        }
+        const bool inside = ahead_row + i < s.height;
+        row.multiply(count, {x + (inside ? s.input(film, ahead_row + i, ahead_column) : 0),
+                             inside ? ahead : 0});
         for (int k = 0; k < out; k += LANES) {
             vec factor[TILE];
             UNROLL for (int j = 0; j < TILE; j++) factor[j] = row.factor(j, k);
             for (int tile = 0; tile < count; tile++) {
                 vec m[TILE], part[4];
                 UNROLL for (int j = 0; j < TILE; j++)
-                    m[j] = row.product(((size_t)j * count + tile) * out + k, factor[j]);
+                    m[j] = row.product(j, tile, k, count, factor[j]);
                 transform_output(m, part);
                 UNROLL for (int j = 0; j < 4; j++)
                     store(sums + ((size_t)(i * TILES + tile) * 4 + j) * out + k, part[j]);

@@ -1,7 +1,7 @@
 // Winograd's products of bfloat16 maps, in integers of 16 bits: the processor multiplies twice as
 // many of them as floats. bfloat16's own eight bits would be too few, since the transforms magnify
-// what is rounded. Numbers that are multiplied and added together share a scale, of 13 bits and a
-// sign for 32 channels, and their sums are exact: less is lost than by rounding maps to bfloat16.
+// what is rounded. Numbers that are multiplied and added together share a scale, and their sums are
+// exact: less is lost than by rounding maps to bfloat16.
 #pragma once
 
 #include <cmath>
@@ -13,6 +13,8 @@
 namespace hilum {
 
 constexpr int PACK = 2 * LANES;  // channels in a vector of integers
+constexpr float NUMBER = 32767;  // the largest that is packed,
+constexpr float SUM = 65535;     // and of magnitudes that multiply it: their product fits 32 bits
 
 // From two vectors, in an order of its own that is the same wherever channels are packed.
 inline __m512i pack(vec low, vec high) {
@@ -27,25 +29,28 @@ inline ivec larger_magnitude(ivec most, vec v) {
 
 // Brings numbers of a magnitude up to `most` to integers of one up to `limit`, and back.
 struct Scale {
-    Scale(int most_bits, float limit) {
-        float most;
-        std::memcpy(&most, &most_bits, sizeof most);
+    Scale(int most_bits, float limit) : Scale(number(most_bits), limit) {}
+    Scale(float most, float limit) {
         if (!(most < INFINITY))
             back = NAN;  // as is all that comes of it
         else if (most > 1e-30f)
             there = limit / most, back = most / limit;
     }
     float there = 0, back = 0;
+    static float number(int bits) {
+        float value;
+        std::memcpy(&value, &bits, sizeof value);
+        return value;
+    }
 };
 
 class InIntegers {
 public:
-    static constexpr int MOST = 64;  // channels: more would leave them less than 12 bits
+    static constexpr int MOST = 64;  // channels: more would leave filters less than 11 bits
 
     InIntegers(const float* weight, const Shape& s)
         : in(s.in),
           out(s.out),
-          limit(std::floor(std::sqrt(2147483647.0 / s.in))),  // so that no sum leaves 32 bits
           filters((size_t)POINTS * s.in * s.out),
           back((size_t)POINTS * s.out) {
         const Buffer<float> floats((size_t)POINTS * in * out);
@@ -60,46 +65,53 @@ public:
     // One row of the points of up to TILES tiles.
     class Row {
     public:
-        Row(const InIntegers& of, float* tiles, float* products)
-            : f(of), tiles(tiles), products(products), packed((size_t)TILE * TILES * of.in) {}
+        Row(const InIntegers& of, float* products)
+            : f(of), products(products), packed((size_t)TILE * TILES * of.in) {}
 
-        void begin(int i) {
-            row = i;
-            for (ivec& m : most) m = ivec{};
-        }
-        void see(int j, vec v) { most[j] = larger_magnitude(most[j], v); }
-        // All tiles have been seen and stored.
-        void end(int count) {
-            const int many = count * f.in;
-            const float* from = tiles;
-            int16_t* to = packed;
-            for (int j = 0; j < TILE; j++) {
-                const Scale scale(_mm512_reduce_max_epi32((__m512i)most[j]), f.limit);
-                back[j] = scale.back;
-                for (int k = 0; k < many; k += PACK, from += PACK, to += PACK)
-                    _mm512_storeu_si512(
-                        to, pack(load(from) * scale.there, load(from + LANES) * scale.there));
+        static constexpr int WIDTH = 2;  // vectors of channels that are put at a time
+
+        // Magnitudes of what the columns' transform has made: they bound what the rows' will.
+        struct Seen {
+            void operator()(int i, vec v) { most[i] = larger_magnitude(most[i], v); }
+            ivec most[TILE] = {};
+        };
+        struct Put {
+            void operator()(int j, size_t at, const vec* v) const {
+                _mm512_storeu_si512(to + at, pack(v[0] * there[j], v[1] * there[j]));
             }
+            int16_t* to;
+            float there[TILE];
+        };
+        Put begin(int i, const Seen& seen) {
+            constexpr float GAIN[TILE] = {10, 10, 10, 6, 6, 10};  // most that it makes of 1
+            row = i;
+            Put put{packed};
+            for (int j = 0; j < TILE; j++) {
+                const int most = _mm512_reduce_max_epi32((__m512i)seen.most[i]);
+                const Scale scale(GAIN[j] * Scale::number(most), NUMBER);
+                put.there[j] = scale.there, back[j] = scale.back;
+            }
+            return put;
         }
-        void multiply(int j, int count) const {
-            PRODUCT[count - 1](packed + (size_t)j * count * f.in,
-                               f.filters + (size_t)(row * TILE + j) * f.in * f.out,
-                               (int32_t*)products + (size_t)j * count * f.out, f.out, f.in);
+        void multiply(int count, const Ahead& ahead) const {
+            const auto& by_count = f.in == GROUP ? PRODUCTS<GROUP> : PRODUCTS<2 * GROUP>;
+            by_count[count - 1](packed, f.filters + (size_t)row * TILE * f.in * f.out,
+                                (int32_t*)products, f.out / OUT_BLOCK, ahead);
         }
         // What brings the products of a point back.
         vec factor(int j, int channel) const {
             return back[j] * load(f.back + (row * TILE + j) * f.out + channel);
         }
-        vec product(size_t at, vec factor) const {
-            return factor * (vec)_mm512_cvtepi32_ps(_mm512_loadu_si512(products + at));
+        vec product(int j, int tile, int channel, int count, vec factor) const {
+            const size_t strip = (size_t)j * (f.out / OUT_BLOCK) + channel / OUT_BLOCK;
+            const float* at = products + (strip * count + tile) * OUT_BLOCK + channel % OUT_BLOCK;
+            return factor * (vec)_mm512_cvtepi32_ps(_mm512_loadu_si512(at));
         }
 
     private:
         const InIntegers& f;
-        const float* const tiles;
-        float* const products;
-        const Buffer<int16_t> packed;
-        ivec most[TILE];
+        float* const products;         // of integers: [TILE][strips][count][OUT_BLOCK]
+        const Buffer<int16_t> packed;  // [TILE][count][in]
         float back[TILE];
         int row;
     };
@@ -107,11 +119,15 @@ public:
 private:
     // LANES columns of floats[in][OUT_BLOCK] to integers[in / 2][OUT_BLOCK][2], pairs of channels.
     void pack_filters(const float* from, int16_t* to, float* back) const {
-        ivec most{};
-        for (int i = 0; i < in; i++) most = larger_magnitude(most, load(from + i * OUT_BLOCK));
+        vec sum{}, most{};
+        for (int i = 0; i < in; i++) {
+            const vec size = (vec)((ivec)load(from + i * OUT_BLOCK) & 0x7fffffff);
+            sum += size;
+            most = larger(most, size);
+        }
         vec there;
         for (int lane = 0; lane < LANES; lane++) {
-            const Scale scale(most[lane], limit);
+            const Scale scale(sum[lane], std::min(SUM - in, NUMBER * (sum[lane] / most[lane])));
             there[lane] = scale.there;
             back[lane] = scale.back;
         }
@@ -125,36 +141,41 @@ private:
         }
     }
 
-    // c[COUNT][columns] = a[COUNT][depth] . b, strips of filters.
-    template <int COUNT>
-    static void product(const int16_t* a, const int16_t* b, int32_t* c, int columns, int depth) {
-        for (int column = 0; column < columns; column += OUT_BLOCK) {
-            __m512i sum[COUNT][2];
-            UNROLL for (int r = 0; r < COUNT; r++) sum[r][0] = sum[r][1] = _mm512_setzero_si512();
-            for (int k = 0; k < depth; k += 2, b += 2 * OUT_BLOCK) {
-                const __m512i left = _mm512_loadu_si512(b), right = _mm512_loadu_si512(b + PACK);
-                UNROLL for (int r = 0; r < COUNT; r++) {
-                    int pair;
-                    std::memcpy(&pair, a + r * depth + k, sizeof pair);
-                    const __m512i pairs = _mm512_set1_epi32(pair);
-                    sum[r][0] = _mm512_dpwssd_epi32(sum[r][0], pairs, left);
-                    sum[r][1] = _mm512_dpwssd_epi32(sum[r][1], pairs, right);
+    // c[TILE][strips][COUNT][OUT_BLOCK] = a[TILE][COUNT][DEPTH] . b, strips of filters.
+    template <int DEPTH, int COUNT>
+    static void product(const int16_t* a, const int16_t* b, int32_t* c, int strips, const Ahead& ahead) {
+        for (int point = 0; point < TILE; point++, a += COUNT * DEPTH) {
+            ahead.prefetch(point);
+            for (int strip = 0; strip < strips; strip++, c += COUNT * OUT_BLOCK) {
+                __m512i sum[COUNT][2];
+                UNROLL for (int r = 0; r < COUNT; r++)
+                    sum[r][0] = sum[r][1] = _mm512_setzero_si512();
+                for (int k = 0; k < DEPTH; k += 2, b += 2 * OUT_BLOCK) {
+                    const __m512i left = _mm512_loadu_si512(b);
+                    const __m512i right = _mm512_loadu_si512(b + PACK);
+                    UNROLL for (int r = 0; r < COUNT; r++) {
+                        int pair;
+                        std::memcpy(&pair, a + r * DEPTH + k, sizeof pair);
+                        const __m512i pairs = _mm512_set1_epi32(pair);
+                        sum[r][0] = held(_mm512_dpwssd_epi32(sum[r][0], pairs, left));
+                        sum[r][1] = held(_mm512_dpwssd_epi32(sum[r][1], pairs, right));
+                    }
                 }
+                UNROLL for (int r = 0; r < COUNT; r++)
+                    UNROLL for (int v = 0; v < 2; v++)
+                        _mm512_storeu_si512(c + r * OUT_BLOCK + v * LANES, sum[r][v]);
             }
-            UNROLL for (int r = 0; r < COUNT; r++)
-                UNROLL for (int v = 0; v < 2; v++)
-                    _mm512_storeu_si512(c + (size_t)r * columns + column + v * LANES, sum[r][v]);
         }
     }
-    using Product = void (*)(const int16_t*, const int16_t*, int32_t*, int, int);
-    template <int... I>
+    using Product = void (*)(const int16_t*, const int16_t*, int32_t*, int, const Ahead&);
+    template <int DEPTH, int... I>
     static constexpr std::array<Product, sizeof...(I)> products(std::integer_sequence<int, I...>) {
-        return {product<I + 1>...};
+        return {product<DEPTH, I + 1>...};
     }
-    static inline const auto PRODUCT = products(std::make_integer_sequence<int, TILES>());
+    template <int DEPTH>  // by COUNT, less one
+    static inline const auto PRODUCTS = products<DEPTH>(std::make_integer_sequence<int, TILES>());
 
     const int in, out;
-    const float limit;
     const Buffer<int16_t> filters;  // [POINTS][out / OUT_BLOCK][in / 2][OUT_BLOCK][2]
     const Buffer<float> back;       // [POINTS][out]
 };

@@ -5,15 +5,20 @@
 
 #include "gather.hpp"
 #include "pairs.hpp"
+#include "scatter.hpp"
 
 namespace hilum {
 
 #ifdef __AVX512BF16__
 template <class T>
 using Products = std::conditional_t<std::is_same_v<T, bf16>, Pairs, Single<T>>;
+template <class T>
+using Scatter = std::conditional_t<std::is_same_v<T, bf16>, TwoByTwo, OneByOne<T>>;
 #else
 template <class T>
 using Products = Single<T>;
+template <class T>
+using Scatter = OneByOne<T>;
 #endif
 
 template <class T>
@@ -60,31 +65,17 @@ void weight_gradient(const T* x, const T* dy, const uint8_t* winners, float* dwe
         }
 }
 
-// Adds the filters of the channels that won at PLACE, each times its gradient, to a 4x4 patch.
-template <int PLACE>
-inline void scatter(const uint8_t* winners, const float* gradient, const float* filters,
-                    vec (&sum)[4][4]) {
-    for (uint32_t won = channels_with(winners, PLACE); won; won &= won - 1) {
-        const int c = __builtin_ctz(won);
-        const vec value = broadcast(gradient[c]);
-        UNROLL for (int tap = 0; tap < TAPS; tap++)
-            sum[PLACE / 2 + tap / 3][PLACE % 2 + tap % 3] +=
-                value * load(filters + (c * TAPS + tap) * LANES);
-    }
-}
-
 // Lines 2 begin .. 2 end - 1 of the input's gradient, and those behind them if nothing follows.
 // A 4x4 patch of sums walks along the windows; what it leaves on the next two lines is carried.
-// filters[in / LANES][out][TAPS][LANES].
+// filters[in / LANES][out][SIZE].
 template <class T>
-void input_gradient(const float* filters, const T* dy, const uint8_t* winners, T* dx,
-                    const Block& s, int film, int begin, int end, float* carry, float* gradient) {
+void input_gradient(const typename Scatter<T>::Number* filters, const T* dy, const uint8_t* winners,
+                    T* dx, const Block& s, int film, int begin, int end, float* carry) {
+    using S = Scatter<T>;
     const size_t line = (size_t)s.width * s.in;
     std::fill_n(carry, 2 * line, 0.0f);
     for (int row = std::max(begin - 1, 0); row < end; row++) {
         const size_t first = s.pixel(film, row, 0);
-        for (int i = 0; i < s.columns * s.out; i += LANES)
-            store(gradient + i, load(dy + first + i));
         T* out = row < begin ? nullptr : dx + s.input(film, 2 * row, 0);
         for (int k = 0; k < s.in; k += LANES) {
             vec sum[4][4] = {};
@@ -104,13 +95,14 @@ void input_gradient(const float* filters, const T* dy, const uint8_t* winners, T
             for (int column = 0; column < s.columns; column++) {
                 bring(2 * column + 2, 2), bring(2 * column + 3, 3);
                 for (int group = 0; group < s.out; group += GROUP) {
-                    const size_t at = (size_t)column * s.out + group;
-                    const float* mine =
-                        filters + ((size_t)k * s.out + (size_t)group * LANES) * TAPS;
-                    scatter<0>(winners + first + at, gradient + at, mine, sum);
-                    scatter<1>(winners + first + at, gradient + at, mine, sum);
-                    scatter<2>(winners + first + at, gradient + at, mine, sum);
-                    scatter<3>(winners + first + at, gradient + at, mine, sum);
+                    const size_t at = first + (size_t)column * s.out + group;
+                    prefetch(dy + at + (size_t)s.columns * s.out, GROUP * sizeof(T), 0, 1);
+                    prefetch(winners + at + (size_t)s.columns * s.out, GROUP, 0, 1);
+                    const auto* mine = filters + ((size_t)k / LANES * s.out + group) * S::SIZE;
+                    S::template add<0>(winners + at, dy + at, mine, sum);
+                    S::template add<1>(winners + at, dy + at, mine, sum);
+                    S::template add<2>(winners + at, dy + at, mine, sum);
+                    S::template add<3>(winners + at, dy + at, mine, sum);
                 }
                 leave(2 * column, 0), leave(2 * column + 1, 1);
                 UNROLL for (int i = 0; i < 4; i++) sum[i][0] = sum[i][2], sum[i][1] = sum[i][3];
@@ -133,15 +125,17 @@ void block_backward(const T* x, const float* weight, const T* dy, const uint8_t*
     constexpr int CHANNELS = Products<T>::CHANNELS;
     const int pieces = s.films * s.strips;
     const size_t weights = (size_t)s.in * s.out * TAPS, part = weights + s.out;
-    Buffer<float> filters(weights), partial(part * pieces);
+    using S = Scatter<T>;
+    Buffer<typename S::Number> filters(weights / TAPS / LANES * S::SIZE);
+    Buffer<float> partial(part * pieces);
     for (int o = 0; o < s.out; o++)
         for (int i = 0; i < s.in; i++)
             for (int tap = 0; tap < TAPS; tap++)
-                filters[(((size_t)(i / LANES) * s.out + o) * TAPS + tap) * LANES + i % LANES] =
-                    weight[((size_t)o * s.in + i) * TAPS + tap];
+                S::put(filters + ((size_t)(i / LANES) * s.out + o) * S::SIZE, tap, i % LANES,
+                       weight[((size_t)o * s.in + i) * TAPS + tap]);
     Pool::run(pieces, threads, [&](Turn& turn) {
         Products<T> products(s);
-        Buffer<float> carry((size_t)2 * s.width * s.in), gradient((size_t)s.columns * s.out);
+        Buffer<float> carry((size_t)2 * s.width * s.in);
         do {
             const int film = turn.piece / s.strips, strip = turn.piece % s.strips;
             const int begin = s.first_row(strip), end = s.first_row(strip + 1);
@@ -150,7 +144,7 @@ void block_backward(const T* x, const float* weight, const T* dy, const uint8_t*
             weight_gradient<T>(x, dy, winners, mine, s, film, begin, end, products);
             bias_gradient(dy, winners, mine + weights, s, film, begin, end);
             if (dx)
-                input_gradient<T>(filters, dy, winners, dx, s, film, begin, end, carry, gradient);
+                input_gradient<T>(filters, dy, winners, dx, s, film, begin, end, carry);
         } while (turn.next());
     });
     Pool::run(s.out, threads, [&](Turn& turn) {

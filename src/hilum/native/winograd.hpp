@@ -14,6 +14,13 @@ constexpr int POINTS = TILE * TILE;
 constexpr int TILES = AVX512 ? 12 : 6;  // tiles multiplied at a time: they fill the registers
 constexpr int OUT_BLOCK = 2 * LANES;    // output channels multiplied at a time
 
+// Input that comes next: asked for while the points of a row are multiplied, some for each.
+struct Ahead {
+    const void* begin;
+    size_t bytes;
+    void prefetch(int point) const { hilum::prefetch(begin, bytes, point, TILE); }
+};
+
 inline void transform_input(const vec (&d)[TILE], vec (&t)[TILE]) {
     const vec even = d[4] - 4 * d[2], odd = d[3] - 4 * d[1];
     const vec even2 = d[4] - d[2], odd2 = 2 * (d[3] - d[1]);

@@ -16,12 +16,15 @@ or number of channels, a graph being traced), so a caller need not ask. What is 
 - ``relu_pool`` equals torch bit for bit, outputs and gradients, ties and NaN included.
 - The convolutions round otherwise than torch's, as any two algorithms do: about 1e-6 relative in
   float32. Where two values of a window are equal but for that, another of them may win. In
-  bfloat16 sums are kept in float32 and maps are rounded; where the processor multiplies integers of
+  bfloat16 sums are kept in float32 and maps are rounded. Where the processor multiplies integers of
   16 bits twice as fast (AVX-512 VNNI), products forward are computed in these, up to 64 channels,
-  which loses less than rounding the maps does. Results lie nearer to the exact ones than
-  autocast's.
+  which loses less than rounding the maps does. Where it multiplies pairs of bfloat16 (AVX-512
+  BF16), the gradient of an input is taken from filters that are rounded, that of the first block's
+  weights from films that are, up and down by a pattern, so that even areas lose nothing on average.
+  Results lie nearer to the exact ones than autocast's.
 - A NaN or an infinity comes out as NaN or infinite; it may spread over the tile of 4 × 4 outputs
-  around it, in bfloat16 over the twelve tiles that are computed together.
+  around it, in bfloat16 over the twelve tiles that are computed together, in the first block over
+  its row of windows.
 - No result depends on the number of threads.
 
 See ``hilum.native`` for how and for what is compiled when, ``functions.py`` for how
