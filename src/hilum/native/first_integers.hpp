@@ -1,6 +1,7 @@
 // The first block's products for bfloat16 maps, in integers of 16 bits: a processor that multiplies
 // pairs of them needs five instructions for a sum of nine, and no transforms. The lines under a row of
-// windows share a scale, as a filter does; both keep more bits than the result, and sums are exact.
+// windows share a scale, as a filter does: the largest of them keep more bits than the result. Sums
+// are exact.
 #pragma once
 
 #include "integers.hpp"
@@ -8,7 +9,7 @@
 #ifdef __AVX512VNNI__
 namespace hilum {
 
-inline int32_t pair(int low, int high) { return (low & 0xffff) | high * 0x10000; }
+inline int32_t pair(int low, int high) { return (int32_t)((low & 0xffff) | (uint32_t)high << 16); }
 
 struct FirstFilters {
     // The taps of the upper two lines, column by column; then the third line's two and one.
@@ -18,14 +19,13 @@ struct FirstFilters {
         : out(out), pairs((size_t)PAIRS * out), back((size_t)out) {
         for (int o = 0; o < out; o++) {
             const float* g = weight + o * TAPS;
-            float sum = 0, most = 0;
-            for (int tap = 0; tap < TAPS; tap++) {
-                sum += std::abs(g[tap]);
-                most = std::max(most, std::abs(g[tap]));
-            }
-            // Rounding may add half to each of nine; and 16 bits hold each.
-            const Scale scale(sum, std::min(SUM - TAPS, NUMBER * (sum / most)));
-            const auto whole = [&](int tap) { return (int)std::nearbyint(g[tap] * scale.there); };
+            ivec bits{};
+            for (int tap = 0; tap < TAPS; tap++) bits = larger_magnitude(bits, broadcast(g[tap]));
+            const float most = number(bits[0]);
+            float ratio = 0;
+            for (int tap = 0; tap < TAPS; tap++) ratio += std::abs(g[tap]) / most;
+            const Scale scale(most, ratio, TAPS);
+            const auto whole = [&](int tap) { return scale.whole(g[tap]); };
             for (int j = 0; j < 3; j++) pairs[j * out + o] = pair(whole(j), whole(3 + j));
             pairs[3 * out + o] = pair(whole(6), whole(7));
             pairs[4 * out + o] = pair(whole(8), 0);
@@ -40,9 +40,9 @@ struct FirstFilters {
 // The four lines under a row of windows.
 class FirstLines {
 public:
-    explicit FirstLines(int width)
-        : width(width),
-          room((width + PACK) / LANES * LANES),
+    explicit FirstLines(const Block& s)
+        : s(s),
+          room((s.seen + PACK) / LANES * LANES),
           single((size_t)4 * room),
           stacked((size_t)2 * room) {
         std::fill_n((int16_t*)single, 4 * room, 0);
@@ -50,15 +50,15 @@ public:
     // Returns what brings them back.
     float take(const float* film) {
         ivec most{};
-        const int all = 4 * width;
-        for (int i = 0; i < all; i += LANES)
-            most = larger_magnitude(most, load(film + std::min(i, all - LANES)));
-        const Scale scale(_mm512_reduce_max_epi32((__m512i)most), NUMBER);
         for (int i = 0; i < 4; i++)
-            for (int j = 0; j < width; j++)
-                single[i * room + j] = (int16_t)std::nearbyint(film[i * width + j] * scale.there);
+            for (int j = 0; j < s.seen; j += LANES)
+                most = larger_magnitude(most, load_some(film + i * s.width + j, s.seen - j));
+        const Scale scale(number(_mm512_reduce_max_epi32((__m512i)most)), largest_of(TAPS));
+        for (int i = 0; i < 4; i++)
+            for (int j = 0; j < s.seen; j++)
+                single[i * room + j] = (int16_t)scale.whole(film[i * s.width + j]);
         for (int i = 0; i < 2; i++)
-            for (int j = 0; j < width; j++) {
+            for (int j = 0; j < s.seen; j++) {
                 const int16_t* pixel = single + i * room + j;
                 stacked[i * room + j] = pair(pixel[0], pixel[room]);
             }
@@ -69,8 +69,9 @@ public:
     const int16_t* third(int line) const { return single + (line + 2) * room; }
 
 private:
-    const int width, room;
-    const Buffer<int16_t> single;   // [4][room], behind the width nought
+    const Block& s;
+    const int room;
+    const Buffer<int16_t> single;   // [4][room], nought behind what is seen
     const Buffer<int32_t> stacked;  // [2][room]
 };
 
@@ -157,7 +158,7 @@ inline void first_in_integers(const float* x, const float* weight, const float* 
                               uint8_t* winners, const Block& s, int threads) {
     const FirstFilters filters(weight, s.out);
     Pool::run(s.films * s.rows, threads, [&](Turn& turn) {
-        FirstLines lines(s.width);
+        FirstLines lines(s);
         do {
             const int film = turn.piece / s.rows, row = turn.piece % s.rows;
             const float back = lines.take(x + s.input(film, 2 * row, 0));

@@ -15,7 +15,7 @@ public:
     // The channel that a lane of the sums stands for: vectors of channels are interleaved.
     static int channel(int v, int lane) { return lane / 4 * 8 + v * 4 + lane % 4; }
 
-    explicit FirstPairs(const Block& s) : s(s), room(s.width + 8), lines((size_t)4 * room) {
+    explicit FirstPairs(const Block& s) : s(s), room(s.seen + 8), lines((size_t)4 * room) {
         std::fill_n((bf16*)lines, 4 * room, 0);
     }
 
@@ -70,17 +70,17 @@ public:
     }
 
 private:
-    // Rounds up or down by a sequence that fills every interval evenly (multiples of the golden
-    // ratio), so that what is lost by even areas, the same at each pixel to nearest, cancels out.
+    // Rounds up or down by a lattice that fills every interval evenly, along lines, columns and
+    // diagonals, by one pixel and by two: what is lost by even areas, the same at each pixel if
+    // rounded to nearest, cancels out.
     void round(const float* line, int number, bf16* to) const {
         ivec place;
         for (int lane = 0; lane < LANES; lane++) place[lane] = lane;
-        for (int i = 0; i < s.width; i += LANES) {
-            const __mmask16 inside = _cvtu32_mask16((1u << std::min(s.width - i, LANES)) - 1);
-            const vec exact = (vec)_mm512_maskz_loadu_ps(inside, line + i);
-            const ivec carry = ((place + i) * 40503 + number * 24251) & 0xffff;
+        for (int i = 0; i < s.seen; i += LANES) {
+            const vec exact = load_some(line + i, s.seen - i);
+            const ivec carry = ((place + i) * 22373 + number * 50277) & 0xffff;
             const ivec bits = (ivec)exact + (exact == exact ? carry : ivec{});
-            _mm512_mask_cvtepi32_storeu_epi16(to + i, inside, (__m512i)(bits >> 16));
+            _mm512_mask_cvtepi32_storeu_epi16(to + i, first_lanes(s.seen - i), (__m512i)(bits >> 16));
         }
     }
     void prefetch_next(const bf16* dy, const uint8_t* winners) const {

@@ -29,7 +29,7 @@ public:
             void operator()(int, vec) {}
         };
         struct Put {
-            void operator()(int j, size_t at, const vec* v) const { store(to + at, *v); }
+            void operator()(int, size_t at, const vec* v) const { store(to + at, *v); }
             float* to;
         };
         Put begin(int i, const Seen&) {
@@ -178,8 +178,9 @@ template <class T>
 void block_forward(const T* x, const float* weight, const float* bias, T* y, uint8_t* winners,
                    const Block& s, int threads) {
 #ifdef __AVX512VNNI__
-    if (std::is_same_v<T, bf16> && s.in <= InIntegers::MOST)
-        return forward_by<InIntegers>(x, weight, bias, y, winners, s, threads);
+    if constexpr (std::is_same_v<T, bf16>)
+        if (s.in <= InIntegers::MOST)
+            return forward_by<InIntegers>(x, weight, bias, y, winners, s, threads);
 #endif
     forward_by<InFloats>(x, weight, bias, y, winners, s, threads);
 }

@@ -13,8 +13,8 @@
 namespace hilum {
 
 constexpr int PACK = 2 * LANES;  // channels in a vector of integers
-constexpr float NUMBER = 32767;  // the largest that is packed,
-constexpr float SUM = 65535;     // and of magnitudes that multiply it: their product fits 32 bits
+// The largest number that is packed, where up to so many are multiplied and added.
+constexpr float largest_of(int numbers) { return numbers > 32 ? 16383 : 32767; }
 
 // From two vectors, in an order of its own that is the same wherever channels are packed.
 inline __m512i pack(vec low, vec high) {
@@ -27,21 +27,27 @@ inline ivec larger_magnitude(ivec most, vec v) {
     return (ivec)_mm512_max_epi32((__m512i)most, (__m512i)((ivec)v & 0x7fffffff));
 }
 
+inline float number(int bits) {
+    float value;
+    std::memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
 // Brings numbers of a magnitude up to `most` to integers of one up to `limit`, and back.
 struct Scale {
-    Scale(int most_bits, float limit) : Scale(number(most_bits), limit) {}
     Scale(float most, float limit) {
         if (!(most < INFINITY))
             back = NAN;  // as is all that comes of it
-        else if (most > 1e-30f)
+        else if (most > 1e-33f)
             there = limit / most, back = most / limit;
     }
+    // Of `numbers` whose magnitudes are `ratio` times the largest in sum, so that 32 bits hold what
+    // comes of those by which they are multiplied. Rounding may add half to each.
+    Scale(float most, float ratio, int numbers)
+        : Scale(most, std::min(largest_of(numbers),
+                               (std::floor(2147483647 / largest_of(numbers)) - numbers) / ratio)) {}
+    int whole(float value) const { return there > 0 ? (int)std::nearbyint(value * there) : 0; }
     float there = 0, back = 0;
-    static float number(int bits) {
-        float value;
-        std::memcpy(&value, &bits, sizeof value);
-        return value;
-    }
 };
 
 class InIntegers {
@@ -85,10 +91,10 @@ public:
         Put begin(int i, const Seen& seen) {
             constexpr float GAIN[TILE] = {10, 10, 10, 6, 6, 10};  // most that it makes of 1
             row = i;
-            Put put{packed};
+            Put put{packed, {}};
             for (int j = 0; j < TILE; j++) {
-                const int most = _mm512_reduce_max_epi32((__m512i)seen.most[i]);
-                const Scale scale(GAIN[j] * Scale::number(most), NUMBER);
+                const float most = number(_mm512_reduce_max_epi32((__m512i)seen.most[i]));
+                const Scale scale(GAIN[j] * most, largest_of(f.in));
                 put.there[j] = scale.there, back[j] = scale.back;
             }
             return put;
@@ -119,15 +125,13 @@ public:
 private:
     // LANES columns of floats[in][OUT_BLOCK] to integers[in / 2][OUT_BLOCK][2], pairs of channels.
     void pack_filters(const float* from, int16_t* to, float* back) const {
-        vec sum{}, most{};
-        for (int i = 0; i < in; i++) {
-            const vec size = (vec)((ivec)load(from + i * OUT_BLOCK) & 0x7fffffff);
-            sum += size;
-            most = larger(most, size);
-        }
-        vec there;
+        ivec most{};
+        for (int i = 0; i < in; i++) most = larger_magnitude(most, load(from + i * OUT_BLOCK));
+        vec ratio{}, there;
+        for (int i = 0; i < in; i++)
+            ratio += (vec)((ivec)load(from + i * OUT_BLOCK) & 0x7fffffff) / (vec)most;
         for (int lane = 0; lane < LANES; lane++) {
-            const Scale scale(sum[lane], std::min(SUM - in, NUMBER * (sum[lane] / most[lane])));
+            const Scale scale(number(most[lane]), ratio[lane], in);
             there[lane] = scale.there;
             back[lane] = scale.back;
         }

@@ -37,6 +37,7 @@ struct Shape {  // the input of a layer, and its output's channels
 struct Block : Shape {  // of a block: convolution takes two pixels, pooling halves
     explicit Block(const Shape& shape) : Shape(shape) {}
     const int rows = (height - 2) / 2, columns = (width - 2) / 2;
+    const int seen = 2 * columns + 2;           // pixels of a line that windows see: not an odd last
     const int strips = std::max(1, rows / 16);  // pieces of a film
     int first_row(int strip) const { return (int)((long)rows * strip / strips); }
     size_t pixel(int film, int row, int column) const {  // pooled

@@ -35,6 +35,12 @@ inline V held(V v) {
 inline vec broadcast(float value) { return value - vec{}; }
 
 #if AVX512
+inline __mmask16 first_lanes(int count) {
+    return _cvtu32_mask16(count < LANES ? (1u << count) - 1 : 0xffff);
+}
+inline vec load_some(const float* p, int count) {  // behind them noughts
+    return (vec)_mm512_maskz_loadu_ps(first_lanes(count), p);
+}
 inline vec load(const bf16* p) {
     const __m512i wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)p));
     return (vec)_mm512_slli_epi32(wide, 16);
