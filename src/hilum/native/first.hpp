@@ -154,7 +154,7 @@ public:
     }
     void add(const float* film, int row, const T* dy, const uint8_t* winners) {
         const float* seen = film + (size_t)2 * row * s.width;
-        vec sum[WIDE][TAPS + 1];
+        vec sum[WIDE][TAPS + 1];  // in registers for a row
         UNROLL for (int i = 0; i < WIDE * (TAPS + 1); i++)
             sum[i / (TAPS + 1)][i % (TAPS + 1)] = this->sum[i / (TAPS + 1)][i % (TAPS + 1)];
         for (int column = 0; column < s.columns; column++, seen += 2, dy += s.out, winners += s.out) {

@@ -21,7 +21,7 @@ struct FirstFilters {
             const float* g = weight + o * TAPS;
             ivec bits{};
             for (int tap = 0; tap < TAPS; tap++) bits = larger_magnitude(bits, broadcast(g[tap]));
-            const float most = number(bits[0]);
+            const float most = from_bits(bits[0]);
             float ratio = 0;
             for (int tap = 0; tap < TAPS; tap++) ratio += std::abs(g[tap]) / most;
             const Scale scale(most, ratio, TAPS);
@@ -53,7 +53,7 @@ public:
         for (int i = 0; i < 4; i++)
             for (int j = 0; j < s.seen; j += LANES)
                 most = larger_magnitude(most, load_some(film + i * s.width + j, s.seen - j));
-        const Scale scale(number(_mm512_reduce_max_epi32((__m512i)most)), largest_of(TAPS));
+        const Scale scale(from_bits(_mm512_reduce_max_epi32((__m512i)most)), largest_of(TAPS));
         for (int i = 0; i < 4; i++)
             for (int j = 0; j < s.seen; j++)
                 single[i * room + j] = (int16_t)scale.whole(film[i * s.width + j]);

@@ -30,7 +30,7 @@ public:
             round(film + (size_t)known * s.width, known, lines + known % 4 * room);
         const bf16* line[4];
         for (int i = 0; i < 4; i++) line[i] = lines + (2 * row + i) % 4 * room;
-        vec sum[TAPS + 1][2];
+        vec sum[TAPS + 1][2];  // in registers for a row
         UNROLL for (int t = 0; t <= TAPS; t++)
             sum[t][0] = this->sum[t][0], sum[t][1] = this->sum[t][1];
         for (int column = 0; column < s.columns; column += 2) {

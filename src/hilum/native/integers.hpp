@@ -27,12 +27,6 @@ inline ivec larger_magnitude(ivec most, vec v) {
     return (ivec)_mm512_max_epi32((__m512i)most, (__m512i)((ivec)v & 0x7fffffff));
 }
 
-inline float number(int bits) {
-    float value;
-    std::memcpy(&value, &bits, sizeof value);
-    return value;
-}
-
 // Brings numbers of a magnitude up to `most` to integers of one up to `limit`, and back.
 struct Scale {
     Scale(float most, float limit) {
@@ -93,7 +87,7 @@ public:
             row = i;
             Put put{packed, {}};
             for (int j = 0; j < TILE; j++) {
-                const float most = number(_mm512_reduce_max_epi32((__m512i)seen.most[i]));
+                const float most = from_bits(_mm512_reduce_max_epi32((__m512i)seen.most[i]));
                 const Scale scale(GAIN[j] * most, largest_of(f.in));
                 put.there[j] = scale.there, back[j] = scale.back;
             }
@@ -131,7 +125,7 @@ private:
         for (int i = 0; i < in; i++)
             ratio += (vec)((ivec)load(from + i * OUT_BLOCK) & 0x7fffffff) / (vec)most;
         for (int lane = 0; lane < LANES; lane++) {
-            const Scale scale(number(most[lane]), ratio[lane], in);
+            const Scale scale(from_bits(most[lane]), ratio[lane], in);
             there[lane] = scale.there;
             back[lane] = scale.back;
         }

@@ -2,19 +2,12 @@
 // to a 4x4 patch of sums.
 #pragma once
 
-#include <cstring>
-
 #include "layers.hpp"
 
 namespace hilum {
 
-inline float number(float value) { return value; }
-inline float number(bf16 bits) {
-    const uint32_t wide = (uint32_t)bits << 16;
-    float value;
-    std::memcpy(&value, &wide, sizeof value);
-    return value;
-}
+inline float to_float(float value) { return value; }
+inline float to_float(bf16 bits) { return from_bits((uint32_t)bits << 16); }
 
 // One winner at a time, in float.
 template <class T>
@@ -31,7 +24,7 @@ struct OneByOne {
     static void add(const uint8_t* winners, const T* dy, const float* filters, vec (&sum)[4][4]) {
         for (uint32_t won = channels_with(winners, PLACE); won; won &= won - 1) {
             const int c = __builtin_ctz(won);
-            const vec gradient = broadcast(number(dy[c]));
+            const vec gradient = broadcast(to_float(dy[c]));
             UNROLL for (int tap = 0; tap < TAPS; tap++)
                 sum[PLACE / 2 + tap / 3][PLACE % 2 + tap % 3] +=
                     gradient * load(filters + c * SIZE + tap * LANES);

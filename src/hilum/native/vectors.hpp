@@ -5,6 +5,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 
 #define UNROLL _Pragma("GCC unroll 64")
 
@@ -31,6 +32,11 @@ inline V held(V v) {
     asm("" : "+v"(v));
 #endif
     return v;
+}
+inline float from_bits(uint32_t bits) {
+    float value;
+    std::memcpy(&value, &bits, sizeof value);
+    return value;
 }
 inline vec broadcast(float value) { return value - vec{}; }
 
