@@ -93,6 +93,13 @@ class Place:
         return name if self.precision == "auto" else f"{name}@{self.precision}"
 
     @property
+    def parallel(self) -> bool:
+        """Whether more than one core computes: a GPU, several threads or processes."""
+        if self.kind == "cpu":
+            return self.processes * (self.threads or cores()) > 1
+        return self.kind != "reference"
+
+    @property
     def device(self) -> str:
         """The torch device type: ``cpu``, ``cuda`` or ``mps``."""
         return "cpu" if self.kind == "reference" else self.kind

@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hilum.cli.app import run
+from hilum.cli.compare import summary
 from hilum.datasets import phantom
 from hilum.datasets.manifest import Manifest
 from hilum.datasets.split import leaks, note_leaks
@@ -27,6 +28,7 @@ from hilum.experiments.compare import agreement, breakdown, claims, jobs, speed
 from hilum.experiments.compare import compare as comparing
 from hilum.experiments.compare.agreement import equivalence
 from hilum.experiments.compare.comparison import Comparison
+from hilum.experiments.compare.document import lead
 from hilum.experiments.compare.jobs import Job, Outcome, perform
 from hilum.experiments.compare.sample import of_films, sample
 from hilum.experiments.compare.sections import again
@@ -483,6 +485,52 @@ def test_convolution_is_judged_where_it_stands_alone(
     assert row()[0] == "open"
 
 
+def verdict(done: Comparison, claim: str) -> tuple[str, str]:
+    (found,) = [row for row in claims.rows_of(done) if row[0].startswith(claim)]
+    return found[1:]
+
+
+def only(done: Comparison, *names: str) -> Comparison:
+    return replace(done, places={name: done.places[name] for name in names})
+
+
+def test_claims_of_parallel_training_are_judged_by_parallel_places(
+    planted: tuple[Comparison, MadeUp],
+) -> None:
+    done, _ = planted
+    assert verdict(done, "The parallel")[0] == "faster, by less"
+    assert verdict(done, "Setting up") == (
+        "held", "cpu:2: +3.00 s, pays after 1 epoch; cpu:2@bfloat16: +3.00 s, pays after 1 epoch",
+    )  # fmt: skip
+    alone = only(done, "cpu:1")
+    alone.places["cpu:1@bfloat16"] = done.places["cpu:2"]  # twice as fast, and one core
+    assert verdict(alone, "The parallel")[0] == "not measured"
+    assert verdict(alone, "Setting up")[0] == "not measured"
+
+
+@pytest.mark.parametrize(
+    ("more", "epochs", "said"),
+    [
+        (2.0, 3, "after 3 epochs"), (2.0, None, "never"), (-2.0, 0, "from the start"),
+        (-2.0, None, "never (ready sooner, slower by the epoch)"),
+    ],
+)  # fmt: skip
+def test_when_a_set_up_has_paid_in_words(more: float, epochs: int | None, said: str) -> None:
+    assert claims.pays({"setup_more": more, "epochs": epochs}) == said
+
+
+def test_models_that_learnt_nothing_do_not_show_that_places_converge_alike(
+    planted: tuple[Comparison, MadeUp], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done, _ = planted
+    alike = only(done, "cpu:1", "cpu:2")
+    assert verdict(alike, "Losses")[0] == "held" and "chance" not in summary(alike)
+    monkeypatch.setitem(alike.places["cpu:1"].found[1], "chance", "not better than chance.")
+    assert verdict(alike, "Losses")[0] == "open"
+    assert "alike, at chance" in summary(alike)
+    assert "cpu:1 has learnt nothing from seed 1" in lead(alike)
+
+
 @pytest.mark.parametrize(
     ("value", "sign", "shown"),
     [
@@ -649,3 +697,13 @@ def test_a_real_comparison(films: Manifest, tmp_path: Path) -> None:
     if "cuda" in done.places:
         assert done.places["cuda"].status == "skipped"
     assert (tmp_path / "c" / "runs" / "cpu-1-seed0" / "model.hilum" / "bundle.json").is_file()
+
+    kept = tmp_path / "c" / "runs" / "cpu-1-seed0.json"
+    kept.unlink()  # as if it had been stopped after its last epoch
+    again = comparing.resume(tmp_path / "c").places["cpu:1"].found[0]
+    assert again["resumed"] and again["setup_seconds"] == found["setup_seconds"]
+
+    kept.unlink()
+    kept.with_name("cpu-1-seed0-setup.json").unlink()  # and by hand from the start
+    with pytest.raises(Refused, match=r"its set-up is not known: .*cpu-1-seed0"):
+        comparing.resume(tmp_path / "c")

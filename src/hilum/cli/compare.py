@@ -103,7 +103,9 @@ def summary(comparison: Comparison) -> str:
             rows.append([name, *["–"] * (4 + len(comparison.baselines)), at.reason])
             continue
         ratios = (comparison.speed_up(name, over) for over in comparison.baselines)
-        verdicts = {e.verdict for e in comparison.equivalences.get(name, {}).values()}
+        verdict = _verdict({e.verdict for e in comparison.equivalences.get(name, {}).values()})
+        if comparison.at_chance(name):
+            verdict += ", at chance"
         rows.append(
             [
                 name,
@@ -111,7 +113,7 @@ def summary(comparison: Comparison) -> str:
                 f"{at.times('step').mean():.1f}",
                 f"{at.setup():.1f}",
                 *("–" if r is None else f"{r['ratio']:.2f}" for r in ratios),
-                "baseline" if name == comparison.baseline else _verdict(verdicts),
+                "baseline" if name == comparison.baseline else verdict,
                 at.reason,
             ]
         )

@@ -191,6 +191,8 @@ def _go(
     places = {name: At(name, runs) for name in plan.places}
     try:
         Cache.fill(manifest, recipe.preprocessing, workers=workers, progress=progress)
+        if any(Place.parse(name).kind == "cpu" for name in places):
+            _build_kernels(recipe)  # once for this machine: no place's set-up
         for seed in plan.seeds:
             for name, at in places.items():
                 if not _absent(at):
@@ -211,6 +213,13 @@ def _go(
         raise Refused(f"no place could be measured: {folder} ({why})")
     write(comparison)
     return comparison
+
+
+def _build_kernels(recipe: Recipe) -> None:
+    from hilum.native import library
+    from hilum.networks.build import named
+
+    library.build(("films", *named(recipe.network.name).libraries))
 
 
 def _absent(at: At) -> bool:

@@ -18,6 +18,7 @@ from hilum.evaluation.scores import Scores
 from hilum.experiments.compare import agreement, speed
 from hilum.experiments.compare.agreement import Equivalence
 from hilum.experiments.compare.jobs import Outcome
+from hilum.machine import Place
 from hilum.training.recipe import Recipe
 
 FORMAT = 1
@@ -67,6 +68,11 @@ class At:
     def epochs(self) -> dict[int, list[dict[str, Any]]]:
         """The epochs of each finished run, by seed."""
         return {seed: found["epochs"] for seed, found in self.found.items()}
+
+    @property
+    def unlearnt(self) -> list[int]:
+        """Seeds whose finished model is not better than chance."""
+        return [seed for seed, found in self.found.items() if found.get("chance")]
 
     def times(self, by: By, seeds: Sequence[int] | None = None) -> NDArray[np.float64]:
         """Seconds an epoch or ms a step of all epochs of these seeds, one after another."""
@@ -162,6 +168,16 @@ class Comparison:
     def fastest(self) -> str:
         """The measured place with the least seconds an epoch."""
         return min(self.measured, key=lambda name: self.measured[name].times("epoch").mean())
+
+    @property
+    def parallel(self) -> list[str]:
+        """Measured places that compute on more than one core."""
+        return [name for name in self.measured if Place.parse(name).parallel]
+
+    def at_chance(self, name: str) -> bool:
+        """Whether this place or the baseline has a model that learnt nothing: that two such
+        models agree does not show that training does."""
+        return bool(self.places[name].unlearnt or self.places[self.baseline].unlearnt)
 
     def shared_seeds(self, one: str, two: str) -> list[int]:
         return sorted(self.places[one].found.keys() & self.places[two].found.keys())

@@ -95,6 +95,12 @@ def lead(comparison: Comparison) -> str:
                 for n, at in comparison.measured.items()
                 if at.reason
             ]
+            + [
+                f"{n} has learnt nothing from seed {', '.join(map(str, at.unlearnt))}: its models "
+                "are not better than chance. That such models agree says nothing of convergence."
+                for n, at in comparison.measured.items()
+                if at.unlearnt
+            ]
         )
     )
 

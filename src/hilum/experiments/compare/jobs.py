@@ -51,6 +51,11 @@ class Job:
     def kept(self) -> Path:
         return self.folder.with_name(f"{self.folder.name}.json")
 
+    @property
+    def setup(self) -> Path:
+        """Seconds to the first step, kept when it begins: the run may end in a later process."""
+        return self.folder.with_name(f"{self.folder.name}-setup.json")
+
     def as_dict(self) -> dict[str, Any]:
         return {k: str(v) if isinstance(v, Path) else v for k, v in asdict(self).items()}
 

@@ -60,7 +60,8 @@ def places(comparison: Comparison, made: dict[str, Table]) -> Section:
     body = (
         made["places"].html(kind="", without=("remark",))
         + "<p>A speed-up is the baseline's mean seconds an epoch over the place's. Set-up runs "
-        "from the start of the process to its first step, with films decoded beforehand; memory is "
+        "from the start of the process to its first step, with films decoded and kernels built "
+        "beforehand; memory is "
         "the largest resident set of one process while it trained.</p><h3>The machine</h3>"
         + report.table(["", "here", "the paper's"], rows, kind="text")
     )
@@ -248,16 +249,13 @@ def setting_up(comparison: Comparison) -> Section | None:
     base = comparison.places[comparison.baseline]
     rows = [[f"{escape(comparison.baseline)} (baseline)", f"{base.setup():.1f}", "", "", ""]]
     for row in comparison.break_even():
-        epochs = row["epochs"]
-        pays = "never" if epochs is None else "from the start" if epochs == 0 else (
-            f"after {epochs:,} epoch{'s' if epochs > 1 else ''}")  # fmt: skip
         rows.append(
             [
                 escape(row["place"]),
                 f"{row['setup_seconds']:.1f}",
                 seconds(row["setup_more"], "+"),
                 seconds(row["saved_an_epoch"], "+"),
-                pays,
+                claims.pays(row),
             ]
         )
     if len(rows) == 1:

@@ -18,9 +18,10 @@ from dataclasses import asdict
 from typing import Any
 
 from hilum import machine
-from hilum.errors import HilumError, PlaceUnavailable
+from hilum.errors import HilumError, PlaceUnavailable, Refused
 from hilum.experiments.compare.jobs import Job, Outcome
 from hilum.machine import Place
+from hilum.storage import write_json
 
 
 def main() -> int:
@@ -33,6 +34,7 @@ def main() -> int:
     if place.kind in ("reference", "cpu"):
         machine.set_threads(place.resolved().threads)
 
+    from hilum.training.run import Run
     from hilum.training.worker import tell
 
     try:
@@ -40,8 +42,11 @@ def main() -> int:
         outcome = Outcome("done", found=found)
     except PlaceUnavailable as error:
         outcome = Outcome("skipped", str(error))
-    except HilumError as error:
-        outcome = Outcome("failed", str(error))
+    except HilumError as error:  # its run is not gone on with alone: the comparison would miss it
+        alone = Run(job.folder).resume_line
+        outcome = Outcome(
+            "failed", str(error).replace(alone, "The same command with --resume goes on with it")
+        )
     except Exception as error:  # one place's defect is a line in the table, not the end of all
         traceback.print_exc()
         outcome = Outcome("failed", f"{type(error).__name__}: {error}")
@@ -55,15 +60,21 @@ def _train(job: Job, began: float) -> dict[str, Any]:
     Returns
     -------
     dict with ``environment``, ``epochs``, ``steps`` (in an epoch), ``setup_seconds`` (from the
-    start of the process to the first step), ``finish_seconds`` (from the last epoch to the sealed
-    model), ``peak_memory_mib`` and ``resumed``
+    start of the process to the first step; of the first process that came so far), ``chance``
+    (that nothing was learnt, as a sentence, or None), ``finish_seconds`` (from the last epoch to
+    the sealed model; None where an earlier process saw its end), ``peak_memory_mib``, ``resumed``
+
+    Raises
+    ------
+    Refused
+        The run has epochs that no comparison began, so that their set-up is not known.
     """
     from hilum.datasets.manifest import Manifest
     from hilum.training import train as training
     from hilum.training.loop import steps_in_epoch
     from hilum.training.recipe import Recipe
 
-    watch = _watch(began)
+    watch = _watch(job, began)
     resumed = (job.folder / "recipe.toml").is_file()
     recipe = Recipe.load(job.recipe, job.overrides)
     manifest = Manifest.read(job.manifest)
@@ -73,25 +84,31 @@ def _train(job: Job, began: float) -> dict[str, Any]:
         run = training.train(
             manifest, recipe, on=job.place, seed=job.seed, out=job.folder, progress=watch
         )
+    if not job.setup.is_file():
+        raise Refused(
+            f"a run that was trained by hand, so that its set-up is not known: {job.folder}. "
+            "Remove that folder and go on with --resume."
+        )
     films = run.bundle.trained_on["train"]["films"]
     return {
         "environment": run.environment,
         "epochs": [epoch.as_dict() for epoch in run.epochs],
         "films": films,
         "steps": steps_in_epoch(films, recipe),
-        "setup_seconds": watch.first and round(watch.first - began, 3),
+        "chance": run.bundle.chance,
+        "setup_seconds": json.loads(job.setup.read_text("utf-8")),
         "finish_seconds": watch.last and round(time.time() - watch.last, 3),
         "peak_memory_mib": _peak_memory(run.environment.get("place", job.place), watch.resident),
         "resumed": resumed,
     }
 
 
-def _watch(began: float) -> Any:
-    """Progress as JSON lines that also notes when the first step began and the last epoch ended."""
+def _watch(job: Job, began: float) -> Any:
+    """Progress as JSON lines that also keeps the seconds to the first step, at once, and notes
+    when the last epoch ended."""
     from hilum.training.worker import Telling, tell
 
     class Watch(Telling):
-        first: float | None = None
         last: float | None = None
         resident = 0
 
@@ -99,8 +116,8 @@ def _watch(began: float) -> Any:
         def stage(
             self, name: str, total: int | None = None, *, brief: bool = False
         ) -> Iterator[Callable[[int], None]]:
-            if self.first is None and name.startswith("epoch "):
-                self.first = time.time()
+            if name.startswith("epoch ") and not job.setup.is_file():
+                write_json(job.setup, round(time.time() - began, 3))
             with super().stage(name, total, brief=brief) as advance:
                 yield advance
 
