@@ -161,6 +161,7 @@ def over_cores(films: list[Path], rounds: int, many: int, folder: Path) -> list[
 
 
 def measure(names: list[str], films: list[Path], rounds: int, many: int) -> dict[str, Any]:
+    pace = sides.matrix_products()
     with tempfile.TemporaryDirectory(prefix="hilum-bench-") as folder:
         first = alone(names, films, rounds, Path(folder))
         cores = []
@@ -174,6 +175,7 @@ def measure(names: list[str], films: list[Path], rounds: int, many: int) -> dict
         "films": len(films),
         "megapixels_a_film": megapixels(films),
         "rounds": rounds,
+        "gemm": [pace, sides.matrix_products()],
         **first,
         "over_cores": cores,
     }

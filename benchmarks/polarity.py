@@ -8,6 +8,7 @@ all films, and of the strangers' pictures, goes to ``docs/records/films/polarity
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 from pathlib import Path
@@ -34,6 +35,9 @@ def standardised(films: np.ndarray) -> np.ndarray:
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
+    if "HILUM_FILMS" not in os.environ:
+        raise SystemExit("polarity: name the folder of the films in HILUM_FILMS.")
     folder = Path(os.environ["HILUM_FILMS"])
     random = np.random.default_rng(0)
     sets = {

@@ -144,6 +144,7 @@ def grown(recipe: str, films: Path, counts: tuple[int, ...]) -> dict[str, Any]:
 
 
 def measure(quick: bool) -> dict[str, Any]:
+    pace = sides.matrix_products()
     with tempfile.TemporaryDirectory(prefix="hilum-bench-") as name:
         folder = Path(name)
         counts = {r: c[: 3 if quick else 4] for r, c in FILMS.items()}
@@ -154,6 +155,7 @@ def measure(quick: bool) -> dict[str, Any]:
             "goal": GOAL,
             **in_turn(films["paper2021"], 5 if quick else 60, 2),
             "films": {recipe: grown(recipe, films[recipe], counts[recipe]) for recipe in FILMS},
+            "gemm": [pace, sides.matrix_products()],
         }
     return result
 
@@ -202,12 +204,11 @@ def table(result: dict[str, Any]) -> str:
             f"time), largest residual {fit['largest_residual']:.1%}; most memory / least: "
             f"{grown_['private_memory_most_over_least']}.",
         ]
-    low, middle, high = result["load_average"]
-    lines += sides.busy(low, result["cores"])  # before the run: nothing of its own
+    before = result["load_average"][0]  # nothing of its own
+    lines += sides.busy(before, result["cores"])
     lines += [
         "",
-        f"{result['processor']}, {result['cores']} cores; torch {result['torch']}; load average "
-        f"{low} before, {middle} (at most {high}) during; {result['rounds']} rounds of "
+        f"{sides.footer(result, [result])}; {result['rounds']} rounds of "
         f"{result['steps_a_round']} steps, sides in turn.",
     ]
     return "\n".join(lines)

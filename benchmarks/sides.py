@@ -204,14 +204,18 @@ def about_machine() -> dict[str, Any]:
 
 
 def footer(result: Mapping[str, Any], sides: Iterable[Mapping[str, Any]]) -> str:
-    """Processor, versions and load in one line."""
+    """Processor, versions, load and, where it was measured, the machine's pace in one line."""
     versions = {k: v for side in sides for k, v in side.items() if k in VERSIONS}
     low, middle, high = result["load_average"]
-    return (
+    said = (
         f"{result['processor']}, {result['cores']} cores; "
         + ", ".join(f"{k} {v}" for k, v in versions.items())
         + f"; load average {low} before, {middle} (at most {high}) during"
     )
+    if "gemm" in result:
+        before, after = result["gemm"]
+        said += f"; float32 matrix products {before} GFLOP/s before and {after} after"
+    return said
 
 
 def busy(others: float, cores: int) -> list[str]:
@@ -228,6 +232,14 @@ def busy(others: float, cores: int) -> list[str]:
 def gemm_rate(entry: Mapping[str, Any]) -> float:
     """GFLOP/s of ``peers/gemm.py`` by its median."""
     return round(entry["gflop"] / entry["ms"] * 1e3, 1)
+
+
+def matrix_products() -> float:
+    """GFLOP/s of large float32 products, now: the machine's pace."""
+    with Process("gemm float32", OWN, "gemm.py", ["float32"]) as process:
+        process.ask(3)
+        ms = statistics.median(process.ask(15)["ms"])
+        return gemm_rate({"ms": ms, "gflop": process.hello["gflop"]})
 
 
 def kind() -> str:

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -34,7 +35,7 @@ from hilum.evaluation.metrics import auroc
 from hilum.training.recipe import Recipe
 from hilum.training.shifts import SHIFTS
 from shifted import HELD_OUT, make_sets
-from sides import OWN, PEERS, Load, Process
+from sides import OWN, PEERS, Load
 
 KERAS, RESNET, HILUM = "Keras's default", "ResNet-18 at 128 px", "hilum fast"
 HALF = "hilum fast, half its epochs"  # what is enough for Keras's quality need not be all
@@ -134,14 +135,6 @@ def run(side: str, name: str, folder: Path, given: argparse.Namespace) -> None:
 
 def lines_of(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
-
-
-def gemm() -> float:
-    """GFLOP/s of large float32 products, now."""
-    with Process("gemm float32", OWN, "gemm.py", ["float32"]) as process:
-        process.ask(3)
-        ms = statistics.median(process.ask(15)["ms"])
-        return sides.gemm_rate({"ms": ms, "gflop": process.hello["gflop"]})
 
 
 # --- what came out --------------------------------------------------------------------------------
@@ -277,10 +270,10 @@ def table(result: dict[str, Any]) -> str:
     versions = [one for entry in result["sides"].values() for one in entry["runs"]]
     lines += [
         "",
-        f"{sides.footer(result, versions)}; float32 matrix products {result['gemm'][0]} GFLOP/s "
-        f"before and {result['gemm'][1]} after; {films['train']:,} films to learn from, "
+        f"{sides.footer(result, versions)}; {films['train']:,} films to learn from, "
         f"{films['validation']:,} to validate, {films['test']:,} to test; Keras "
-        f"{result['keras_epochs']} epochs, ResNet-18 {result['resnet_epochs']}.",
+        f"{result['keras_epochs']} epochs, ResNet-18 {result['resnet_epochs']}"
+        + (f"; of an earlier run: {', '.join(result['reused'])}." if result["reused"] else "."),
     ]
     return "\n".join(lines)
 
@@ -319,7 +312,8 @@ def main() -> None:
     linked(manifest, folder / "films")
     if not (folder / "tests.npz").exists():
         make_sets(manifest.of_part("test"), folder / "tests.npz")
-    load, before = Load(), gemm()
+        os.sync()  # or the first side would run beside the writing of half a gigabyte
+    load, before = Load(), sides.matrix_products()
     for number, (side, name) in enumerate(jobs):
         if name not in there:
             run(side, name, folder, given)
@@ -334,7 +328,7 @@ def main() -> None:
         "what": "seconds from start to a ready model, and its quality on the drawn test part",
         **sides.about_machine(),
         "load_average": load.entry(),
-        "gemm": [before, gemm()],
+        "gemm": [before, sides.matrix_products()],
         "films": {part: manifest.part.count(part) for part in ("train", "validation", "test")},
         "manifest": manifest.digest,
         "keras_epochs": given.keras_epochs,

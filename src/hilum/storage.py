@@ -7,7 +7,7 @@ import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
@@ -53,7 +53,7 @@ def atomic_write(path: Path | str, mode: str = "wb") -> Iterator[IO[Any]]:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise DiskFull(
                 f"the disk is full: {path.name} could not be written, what was there before is "
-                f"kept. Free some space in {path.parent} and go on."
+                f"kept. Free some space in {path.parent}."
             ) from error
         raise
     finally:
@@ -157,8 +157,12 @@ def unless_empty(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def begun(path: Path | str) -> Iterator[Path]:
+def begun(path: Path | str, *, way_on: Callable[[], str] = str) -> Iterator[Path]:
     """A new folder of results, locked while the context lives; one that stays empty is removed.
+
+    Parameters
+    ----------
+    way_on : how to go on with what the folder holds, where that was begun and has not ended
 
     Raises
     ------
@@ -167,9 +171,9 @@ def begun(path: Path | str) -> Iterator[Path]:
     path = Path(path)
     held = path / "lock"
     if not held.exists():
-        new_folder(path, marker="lock")
+        _free(path, way_on)
     with lock(held, what="--out"):
-        new_folder(path, marker="lock")
+        _free(path, way_on)
         try:
             yield path
         except BaseException:
@@ -177,6 +181,18 @@ def begun(path: Path | str) -> Iterator[Path]:
                 held.unlink()
                 path.rmdir()
             raise
+
+
+def _free(path: Path, way_on: Callable[[], str]) -> None:
+    try:
+        new_folder(path, marker="lock")
+    except FolderTaken as error:
+        if line := way_on():
+            raise FolderTaken(
+                f"the folder holds another result, which has not ended: {path}. {line}, or choose "
+                "another with --out."
+            ) from error
+        raise
 
 
 def dated_folder(name: str) -> Path:

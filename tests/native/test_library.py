@@ -43,6 +43,12 @@ def test_the_reason_is_named(flags: set, said: str, monkeypatch: pytest.MonkeyPa
     assert library._expected.__wrapped__("films") is None
 
 
+def test_kernels_are_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HILUM_KERNELS", "off")
+    assert library.load.__wrapped__("films") == (None, "HILUM_KERNELS=off")
+    assert library._expected.__wrapped__("films") is None
+
+
 @needs_compiler
 @pytest.mark.parametrize("folder", ["x" * 300, "~nobody-of-this-name/cache"])
 def test_a_cache_folder_that_cannot_be_there_costs_the_kernels_alone(

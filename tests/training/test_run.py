@@ -100,6 +100,22 @@ def test_a_folder_with_results_is_not_taken(tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["notes.txt"]
 
 
+def test_an_unfinished_run_says_how_to_go_on(tmp_path: Path) -> None:
+    run = begun(tmp_path / "run")
+    (run.folder / "environment.json").write_text("{}")
+    (run.folder / "films.csv").write_text("path\n")
+    said = rf"which has not ended: .*hilum train --resume {run.folder}, or choose another"
+    with pytest.raises(FolderTaken, match=said), claim(run.folder, "x"):
+        pass
+    said = rf"no room\. Go on with hilum train --resume {run.folder}"
+    with pytest.raises(DiskFull, match=said), interruptible(run):
+        raise DiskFull("no room.")
+    run.model_folder.mkdir()
+    (run.model_folder / "bundle.json").write_text("{}")
+    with pytest.raises(FolderTaken, match="holds another result: "), claim(run.folder, "x"):
+        pass
+
+
 def test_the_default_folder_is_named_and_dated(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

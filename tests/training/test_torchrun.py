@@ -96,7 +96,7 @@ def test_memory_is_counted_for_the_processes_of_one_machine(
     share = memory.memory_needed(recipe, place)
     assert memory.check_memory(recipe, place) == 2 * share == alone // 4
     own = memory.PROCESS
-    assert share - own < (whole - own) / 7
+    assert share - own < (whole - own) / 6
 
     asked: list[Place] = []
     films = SimpleNamespace(part=["train"] * 64 + ["test"] * 9)

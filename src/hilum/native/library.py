@@ -47,7 +47,10 @@ class Unavailable(Exception):
 
 
 def level() -> str:
-    """The best build for this processor; raises ``Unavailable``."""
+    """The best build for this processor; raises ``Unavailable``, so that nothing is used, where
+    ``HILUM_KERNELS`` is ``off``."""
+    if os.environ.get("HILUM_KERNELS") == "off":
+        raise Unavailable("HILUM_KERNELS=off")
     for name, needed in LEVELS.items():
         if needed <= machine.cpu_flags():
             return name
@@ -135,6 +138,11 @@ def load(name: str) -> tuple[ctypes.CDLL | None, str]:
         return None, str(error)
     except CACHE_TROUBLE as error:
         return None, f"the library cannot be written or loaded ({error})"
+
+
+def expected(name: str) -> bool:
+    """Whether a library is there or can probably be built; nothing is built to know it."""
+    return _expected(name) is not None
 
 
 def ready(name: str) -> ctypes.CDLL | None:

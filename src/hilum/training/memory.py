@@ -12,6 +12,7 @@ from torch import nn
 from hilum import machine
 from hilum.errors import PlaceUnavailable, RecipeError, Refused, UsageError
 from hilum.machine import Place
+from hilum.native import library
 from hilum.training import group
 from hilum.training.learner import new_network
 from hilum.training.recipe import Recipe
@@ -59,10 +60,11 @@ def outputs_a_film(recipe: Recipe, *sizes: int) -> int:
 def memory_needed(recipe: Recipe, place: Place) -> int:
     """Bytes that one process of a training needs, estimated before anything is allocated.
 
-    Weights with their gradient and the optimiser's two moments, and for one batch the output of
-    each layer twice: kept for the way back, and its gradient. Films stay in a memory map. On a CPU
-    the process itself, and with several its part of the memory in which they exchange gradients; a
-    GPU is asked when it holds that already.
+    Weights with their gradient and the optimiser's two moments, and for one batch what a step holds
+    for each value that a layer gives out: on a CPU as measured at its peak, with kernels or without
+    (the network's ``held``); elsewhere the value and its gradient. Films stay in a memory map. On a
+    CPU the process itself, and with several its part of the memory in which they exchange
+    gradients; a GPU is asked when it holds that already.
 
     Raises
     ------
@@ -72,11 +74,17 @@ def memory_needed(recipe: Recipe, place: Place) -> int:
     epochs = range(min(recipe.training.epochs, 1000))
     sizes = {recipe.size_at(epoch) for epoch in epochs} | {recipe.preprocessing.size}
     batch = -(-recipe.training.batch // place.processes)
-    width = 2 if place.precision == "bfloat16" else 4
-    weights = sum(p.numel() for p in new_network(recipe).parameters())
+    precision = "bfloat16" if place.precision == "bfloat16" else "float32"
+    network = new_network(recipe)
+    if place.kind == "cpu":
+        fast = getattr(network, "kernels", True) and all(map(library.expected, network.libraries))
+        value = network.held["kernels" if fast else "torch"][precision]
+    else:
+        value = 4 if precision == "bfloat16" else 8
+    weights = sum(p.numel() for p in network.parameters())
     own = 0 if place.kind == "cuda" else PROCESS
     held = 6 if place.kind == "cpu" and place.processes > 1 else 4
-    return own + 4 * held * weights + 2 * width * batch * outputs_a_film(recipe, *sizes)
+    return own + 4 * held * weights + int(value * batch * outputs_a_film(recipe, *sizes))
 
 
 def of_gpu(device: torch.device | None = None) -> tuple[int, int]:

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from hilum.bundle import SUFFIX, Bundle
-from hilum.errors import Interrupted, Refused, UsageError
+from hilum.errors import DiskFull, Interrupted, Refused, UsageError
 from hilum.storage import atomic_write, begun, dated_folder, lock, write_json
 from hilum.training.loop import Epoch
 from hilum.training.recipe import Recipe
@@ -74,6 +74,12 @@ class Run:
     @property
     def finished(self) -> bool:
         return (self.model_folder / "bundle.json").is_file()
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether a run was begun here that can be resumed: ``train.begin`` has written it all."""
+        begun = ("environment.json", "films.csv", "recipe.toml")
+        return all((self.folder / name).is_file() for name in begun) and not self.finished
 
     @property
     def resume_line(self) -> str:
@@ -147,10 +153,9 @@ def claim(folder: Path | None, name: str) -> Iterator[Run]:
     ------
     Locked, FolderTaken
     """
-    if folder is None:
-        folder = dated_folder(f"train-{name}")
-    with begun(folder):
-        yield Run(folder)
+    run = Run(dated_folder(f"train-{name}") if folder is None else folder)
+    with begun(run.folder, way_on=lambda: run.resume_line if run.unfinished else ""):
+        yield run
 
 
 @contextmanager
@@ -190,10 +195,13 @@ def stoppable() -> Iterator[None]:
 
 @contextmanager
 def interruptible(run: Run) -> Iterator[None]:
-    """Turn Ctrl-C and SIGTERM into ``Interrupted`` with the line that goes on."""
+    """Turn Ctrl-C and SIGTERM into ``Interrupted`` with the line that goes on, as a full disk is
+    told with it."""
     try:
         with stoppable():
             yield
+    except DiskFull as error:
+        raise DiskFull(f"{error} {run.resume_line}." if run.unfinished else str(error)) from error
     except KeyboardInterrupt:
         if not (run.folder / "recipe.toml").is_file():
             raise Interrupted("interrupted before the run began: nothing is lost.") from None

@@ -22,7 +22,7 @@ from hilum.datasets.manifest import Manifest
 from hilum.errors import Refused, require
 from hilum.machine import Place
 from hilum.native import library
-from hilum.networks import arithmetic
+from hilum.networks import arithmetic, kernels
 from hilum.networks.build import build, layer_table, named
 from hilum.progress import SILENT, Progress
 from hilum.storage import atomic_write
@@ -289,10 +289,17 @@ def learn(
 
         if len(epochs) < recipe.training.epochs:
             learner.warm_up(*parts, len(epochs))
+            if writes and place.kind == "cpu":
+                _say_if_slow(recipe, progress)
         fit(learner, recipe, *parts, rate=rate, first=len(epochs), ended=ended, progress=progress)
         if together is not None and isinstance(learner, TorchLearner):
             learner.leave()
         return learner
+
+
+def _say_if_slow(recipe: Recipe, progress: Progress) -> None:
+    if not kernels.available(*named(recipe.network.name).libraries):
+        progress.warn(f"{kernels.status()}. See hilum doctor.")
 
 
 def work(run: Run, progress: Progress) -> None:

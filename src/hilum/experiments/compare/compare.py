@@ -130,7 +130,7 @@ def compare(
     check_names(recipe)
     folder = Path(out) if out is not None else dated_folder("compare")
     plan = Plan(places, tuple(range(seeds)), baseline, {**MARGINS, **(margins or {})}, breakdown)
-    with begun(folder):
+    with begun(folder, way_on=lambda: _way_on(folder)):
         folder = folder.resolve()
         manifest = of_films(open_data(data, progress=progress, **options), films)
         manifest.write(folder / "films.csv")
@@ -138,6 +138,11 @@ def compare(
             stream.write(recipe.toml())
         plan.write(folder)
         return _go(folder, plan, manifest, recipe, workers, progress)
+
+
+def _way_on(folder: Path) -> str:
+    ended = (folder / "report.html").exists() or not (folder / "plan.json").exists()
+    return "" if ended else f"Go on with hilum compare --resume {folder}"
 
 
 def resume(folder: Path | str, *, progress: Progress = SILENT) -> Comparison:

@@ -150,8 +150,7 @@ def _one(
     where = f"{at.name}{f', mean of {seeds} seeds' if seeds > 1 else ''}"
     return Table(
         name,
-        f"Table {number}. Training on {where}"
-        + (f"; beneath, the paper's {column}" if theirs else ""),
+        f"Table {number}. Training on {where}" + (f"; with the paper's {column}" if theirs else ""),
         ("epoch", *(head for _, head, _ in _COLUMNS)),
         rows,
         ("", *(form for _, _, form in _COLUMNS)),
