@@ -451,7 +451,8 @@ def test_a_full_memory_names_what_fits(
 
 
 def test_processes_that_share_a_memory_are_advised_as_one(run: Run) -> None:
-    recipe, place = Recipe.load("paper2021"), Place("cpu", 2, 1, "float32")
+    recipe = Recipe.load("paper2021", ["training.batch=64"])
+    place = Place("cpu", 2, 1, "float32")
 
     def need(batch: int) -> int:
         smaller = Recipe.load("paper2021", [f"training.batch={batch}"])
