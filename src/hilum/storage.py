@@ -157,7 +157,7 @@ def unless_empty(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def begun(path: Path | str, *, way_on: Callable[[], str] = str) -> Iterator[Path]:
+def begun(path: Path | str, *, way_on: Callable[[], str] = lambda: "") -> Iterator[Path]:
     """A new folder of results, locked while the context lives; one that stays empty is removed.
 
     Parameters

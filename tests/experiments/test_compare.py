@@ -456,14 +456,18 @@ def test_its_tables_figures_and_pages_are_written(planted: tuple[Comparison, Mad
     assert "<b>different</b>" in page and "<b>alike</b>" in page
 
 
+def verdict(done: Comparison, claim: str) -> tuple[str, str]:
+    (found,) = [row for row in claims.rows_of(done) if row[0].startswith(claim)]
+    return found[1:]
+
+
 def test_convolution_is_judged_where_it_stands_alone(
     planted: tuple[Comparison, MadeUp], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     done, _ = planted
 
     def row() -> tuple[str, str]:
-        (found,) = [row for row in claims.rows_of(done) if row[0].startswith("Convolution")]
-        return found[1:]
+        return verdict(done, "Convolution")
 
     def merge(name: str) -> None:
         at = done.places[name]
@@ -483,11 +487,6 @@ def test_convolution_is_judged_where_it_stands_alone(
     for name in done.measured:
         merge(name)
     assert row()[0] == "open"
-
-
-def verdict(done: Comparison, claim: str) -> tuple[str, str]:
-    (found,) = [row for row in claims.rows_of(done) if row[0].startswith(claim)]
-    return found[1:]
 
 
 def only(done: Comparison, *names: str) -> Comparison:
@@ -702,6 +701,7 @@ def test_a_real_comparison(films: Manifest, tmp_path: Path) -> None:
     kept.unlink()  # as if it had been stopped after its last epoch
     again = comparing.resume(tmp_path / "c").places["cpu:1"].found[0]
     assert again["resumed"] and again["setup_seconds"] == found["setup_seconds"]
+    assert found["peak_memory_mib"] > 50 and again["peak_memory_mib"] is None
 
     kept.unlink()
     kept.with_name("cpu-1-seed0-setup.json").unlink()  # and by hand from the start

@@ -536,7 +536,6 @@ machine.keep_memory()
 machine.set_threads(2)
 import numpy as np
 from hilum.machine import Place
-from hilum.networks.kernels import available
 from hilum.training import memory
 from hilum.training.backends import make_learner
 from hilum.training.parts import Films

@@ -22,7 +22,7 @@ from torch.nn import functional
 from hilum.machine import Place
 from hilum.native import library
 from hilum.networks import kernels
-from hilum.networks.build import build
+from hilum.networks.build import build, libraries
 from hilum.training import optimiser
 from hilum.training.augment import Drawn, changed, draw
 from hilum.training.graph import scale
@@ -136,7 +136,7 @@ class TorchLearner:
     def warm_up(self, films: Films, validation: Films, epoch: int) -> None:
         """Kernels built, where there are some for this processor."""
         if self.device.type == "cpu":
-            library.build(("films", *self.model.libraries))
+            library.build(libraries(self.recipe.network.name))
 
     def begin(self, films: Films, epoch: int, plan: Sequence[NDArray[np.int64]] = ()) -> None:
         self._begin(films, epoch)

@@ -83,8 +83,8 @@ def memory_needed(recipe: Recipe, place: Place) -> int:
         value = 4 if precision == "bfloat16" else 8
     weights = sum(p.numel() for p in network.parameters())
     own = 0 if place.kind == "cuda" else PROCESS
-    held = 6 if place.kind == "cpu" and place.processes > 1 else 4
-    return own + 4 * held * weights + int(value * batch * outputs_a_film(recipe, *sizes))
+    each_weight = 24 if place.kind == "cpu" and place.processes > 1 else 16
+    return own + each_weight * weights + int(value * batch * outputs_a_film(recipe, *sizes))
 
 
 def of_gpu(device: torch.device | None = None) -> tuple[int, int]:

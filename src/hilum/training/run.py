@@ -78,8 +78,8 @@ class Run:
     @property
     def unfinished(self) -> bool:
         """Whether a run was begun here that can be resumed: ``train.begin`` has written it all."""
-        begun = ("environment.json", "films.csv", "recipe.toml")
-        return all((self.folder / name).is_file() for name in begun) and not self.finished
+        needed = ("environment.json", "films.csv", "recipe.toml")
+        return all((self.folder / name).is_file() for name in needed) and not self.finished
 
     @property
     def resume_line(self) -> str:

@@ -23,7 +23,7 @@ from hilum.errors import Refused, require
 from hilum.machine import Place
 from hilum.native import library
 from hilum.networks import arithmetic, kernels
-from hilum.networks.build import build, layer_table, named
+from hilum.networks.build import build, layer_table, libraries
 from hilum.progress import SILENT, Progress
 from hilum.storage import atomic_write
 from hilum.training import group, leader, memory, placement
@@ -100,7 +100,7 @@ def train(
 def _build_ahead(recipe: Recipe, place: Place) -> None:
     """Begin to build the kernels: the idle cores have been counted, and the films are known."""
     if place.kind == "cpu":
-        library.build_ahead(("films", *named(recipe.network.name).libraries))
+        library.build_ahead(libraries(recipe.network.name))
 
 
 def resume(folder: Path | str, *, workers: int | None = None, progress: Progress = SILENT) -> Run:
@@ -298,7 +298,7 @@ def learn(
 
 
 def _say_if_slow(recipe: Recipe, progress: Progress) -> None:
-    if not kernels.available(*named(recipe.network.name).libraries):
+    if not kernels.available(*libraries(recipe.network.name)):
         progress.warn(f"{kernels.status()}. See hilum doctor.")
 
 

@@ -191,13 +191,15 @@ def _go(
     progress: Progress,
 ) -> Comparison:
     from hilum.experiments.compare.document import write
+    from hilum.native import library
+    from hilum.networks.build import libraries
 
     runs = folder / "runs"
     places = {name: At(name, runs) for name in plan.places}
     try:
         Cache.fill(manifest, recipe.preprocessing, workers=workers, progress=progress)
         if any(Place.parse(name).kind == "cpu" for name in places):
-            _build_kernels(recipe)  # once for this machine: no place's set-up
+            library.build(libraries(recipe.network.name))  # once: no place's set-up
         for seed in plan.seeds:
             for name, at in places.items():
                 if not _absent(at):
@@ -218,13 +220,6 @@ def _go(
         raise Refused(f"no place could be measured: {folder} ({why})")
     write(comparison)
     return comparison
-
-
-def _build_kernels(recipe: Recipe) -> None:
-    from hilum.native import library
-    from hilum.networks.build import named
-
-    library.build(("films", *named(recipe.network.name).libraries))
 
 
 def _absent(at: At) -> bool:

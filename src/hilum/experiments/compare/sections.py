@@ -61,9 +61,8 @@ def places(comparison: Comparison, made: dict[str, Table]) -> Section:
         made["places"].html(kind="", without=("remark",))
         + "<p>A speed-up is the baseline's mean seconds an epoch over the place's. Set-up runs "
         "from the start of the process to its first step, with films decoded and kernels built "
-        "beforehand; memory is "
-        "the largest resident set of one process while it trained.</p><h3>The machine</h3>"
-        + report.table(["", "here", "the paper's"], rows, kind="text")
+        "beforehand; memory is the largest resident set of one process while it trained.</p>"
+        "<h3>The machine</h3>" + report.table(["", "here", "the paper's"], rows, kind="text")
     )
     return Section("Places", body, "places")
 

@@ -229,7 +229,7 @@ def places_table(comparison: Comparison) -> Table:
             rows.append([name, "not measured", *[None] * (len(heads) - 3), at.reason])
             continue
         ratios = [comparison.speed_up(name, over) for over in baselines]
-        memory = [found["peak_memory_mib"] for found in at.found.values()]
+        memory = [m for f in at.found.values() if (m := f["peak_memory_mib"]) is not None]
         rows.append(
             [
                 name,
@@ -240,7 +240,7 @@ def places_table(comparison: Comparison) -> Table:
                 float(at.times("step").mean()),
                 at.films_per_second(),
                 at.setup(),
-                max(memory),
+                max(memory, default=None),
                 *(None if r is None else r["ratio"] for r in ratios),
                 at.reason,
             ]

@@ -62,7 +62,8 @@ def _train(job: Job, began: float) -> dict[str, Any]:
     dict with ``environment``, ``epochs``, ``steps`` (in an epoch), ``setup_seconds`` (from the
     start of the process to the first step; of the first process that came so far), ``chance``
     (that nothing was learnt, as a sentence, or None), ``finish_seconds`` (from the last epoch to
-    the sealed model; None where an earlier process saw its end), ``peak_memory_mib``, ``resumed``
+    the sealed model), ``peak_memory_mib`` (both None where an earlier process trained it to its
+    end) and ``resumed``
 
     Raises
     ------
@@ -137,13 +138,16 @@ def _breakdown(job: Job) -> dict[str, Any]:
     return breakdown(job)
 
 
-def _peak_memory(place: str, resident: int) -> float:
+def _peak_memory(place: str, resident: int) -> float | None:
     """MiB of the largest process while it trained: this one or one of its workers; a GPU's own.
 
     Parameters
     ----------
-    resident : of this process after its last epoch, in bytes; what comes later scores films
+    resident : of this process after its last epoch, in bytes; what comes later scores films. 0
+        where it saw none, and so nothing is known
     """
+    if not resident:
+        return None
     if place.startswith("cuda"):
         import torch
 
