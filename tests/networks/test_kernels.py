@@ -28,6 +28,7 @@ EVERYTHING = Augmentation(
 needs_kernels = pytest.mark.usefixtures("built")
 DTYPES = [torch.float32, torch.bfloat16]
 NHWC = torch.channels_last
+BUILDS = ["tiles", "vectors"] if "amx_bf16" in machine.cpu_flags() else ["vectors"]
 
 
 @pytest.fixture
@@ -36,11 +37,24 @@ def built() -> None:
         pytest.skip(kernels.status())
 
 
-@pytest.fixture(autouse=True)
-def kernels_even_with_amx(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Test the kernels also where oneDNN would be preferred for bfloat16."""
+@pytest.fixture(autouse=True, scope="module", params=BUILDS)
+def build(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    """All tests run with the best build for this processor and, where that has matrix tiles, with
+    the one without."""
     library.build(library.NAMES)
-    monkeypatch.setattr(machine, "cpu_flags", lambda: frozenset({"avx2"}))
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param != BUILDS[0]:
+            path = tmp_path_factory.mktemp("kernels") / "blocks"
+            flags = [flag for flag in library.flags(library.level()) if "amx" not in flag]
+            library.compile_to(path, "blocks", flags)
+            best, vectors = library.load, ctypes.CDLL(str(path))
+            patch.setattr(
+                library, "load", lambda name: (vectors, "") if name == "blocks" else best(name)
+            )
+        patch.setattr(machine, "cpu_flags", lambda: frozenset({"avx2"}))  # kernels, not oneDNN
+        yield request.param
 
 
 @pytest.fixture
@@ -197,20 +211,26 @@ class TestConvolutions:
             # Sums stay in float32; only maps are stored rounded.
             assert distance(mine, true) < (rounding if name == "x" else 2e-5), name
 
-    @pytest.mark.parametrize(("inputs", "share"), [(1, 1.02), (32, 1.02), (64, 1.25)])
-    def test_bfloat16_is_no_further_from_the_truth_than_autocast(self, inputs, share):
+    @pytest.mark.parametrize("inputs", [1, 32, 64])
+    def test_bfloat16_is_no_further_from_the_truth_than_autocast(self, inputs):
+        """In the mean of some draws. A bias's gradient hangs on few units that just live or die."""
         layer = kernels.first_block if inputs == 1 else kernels.conv_relu_pool
-        # Beside rounding, no ties: what wins in float64 wins in bfloat16 too, nearly always.
-        x, weight, bias = draw(1, 2, inputs, 40, 40), draw(2, 32, inputs, 3, 3) / 10, draw(3, 32)
-        if inputs > 1:  # a later block is handed bfloat16 maps
-            x = x.bfloat16().float()
-        truth = gradients(torch_block, x.double(), weight.double(), bias.double())
-        with torch.autocast("cpu", torch.bfloat16):
-            ours = gradients(layer, x, weight, bias)
-            theirs = gradients(torch_block, x, weight, bias)
-        assert ours[0].dtype == theirs[0].dtype == torch.bfloat16
-        for mine, other, true in zip(ours, theirs, truth, strict=True):
-            assert distance(mine, true) <= share * distance(other, true)
+        apart = []
+        for seed in range(0, 60, 10):
+            # Beside rounding, no ties: what wins in float64 wins in bfloat16 too, nearly always.
+            x = draw(seed + 1, 2, inputs, 40, 40)
+            weight, bias = draw(seed + 2, 32, inputs, 3, 3) / 10, draw(seed + 3, 32)
+            if inputs > 1:  # a later block is handed bfloat16 maps
+                x = x.bfloat16().float()
+            truth = gradients(torch_block, x.double(), weight.double(), bias.double())
+            with torch.autocast("cpu", torch.bfloat16):
+                ours = gradients(layer, x, weight, bias)
+                theirs = gradients(torch_block, x, weight, bias)
+            assert ours[0].dtype == theirs[0].dtype == torch.bfloat16
+            apart.append([[distance(t, true) for t, true in zip(side, truth, strict=True)]
+                          for side in (ours, theirs)])  # fmt: skip
+        mine, others = np.mean(apart, 0)
+        assert (mine[:-1] <= 1.02 * others[:-1]).all() and mine[-1] <= 1.25 * others[-1]
 
     @pytest.mark.parametrize("dtype", DTYPES)
     @pytest.mark.parametrize("inputs", [1, 32])
@@ -244,8 +264,9 @@ class TestConvolutions:
             assert distance(ours[k], theirs[k]) < 2e-5
 
     @pytest.mark.parametrize("inputs", [32, 64, 128])
-    def test_bfloat16_loses_less_than_rounding_the_filters_would(self, inputs):
-        """The integers' scales: maps of films are smooth, nought or more, and uneven in size."""
+    def test_bfloat16_loses_less_than_rounding_the_filters_would(self, inputs, build):
+        """The integers' scales: maps of films are smooth, nought or more, and uneven in size.
+        Matrix tiles do round the filters."""
         x = functional.avg_pool2d(draw(1, 2, inputs, 46, 46), 5, 1).relu().bfloat16()
         x *= torch.linspace(0.1, 1, 42)[:, None].bfloat16()
         weight, bias = draw(2, 32, inputs, 3, 3) / inputs, torch.zeros(32)
@@ -254,7 +275,7 @@ class TestConvolutions:
         ours = kernels.conv_relu_pool(x.contiguous(memory_format=NHWC), weight, bias)
         # Independent errors add up in squares: the kernel's own and that of storing its output.
         own = distance(ours, exact) ** 2 - distance(exact.bfloat16(), exact) ** 2
-        assert own < distance(rounded, exact) ** 2
+        assert own < distance(rounded, exact) ** 2 * (1.05 if build == "tiles" else 1)
 
     def test_the_first_block_in_bfloat16_loses_less_than_rounding_would(self):
         x = draw(1, 2, 1, 60, 61).abs() * torch.linspace(0.1, 1, 60)[:, None]

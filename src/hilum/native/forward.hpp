@@ -4,6 +4,7 @@
 
 #include <type_traits>
 
+#include "block_tiles.hpp"
 #include "integers.hpp"
 
 namespace hilum {
@@ -177,6 +178,11 @@ void forward_by(const T* x, const float* weight, const float* bias, T* y, uint8_
 template <class T>
 void block_forward(const T* x, const float* weight, const float* bias, T* y, uint8_t* winners,
                    const Block& s, int threads) {
+#ifdef __AMX_BF16__
+    if constexpr (std::is_same_v<T, bf16>)
+        if (tiles::allowed())
+            return tiles::block_forward(x, weight, bias, y, winners, s, threads);
+#endif
 #ifdef __AVX512VNNI__
     if constexpr (std::is_same_v<T, bf16>)
         if (s.in <= InIntegers::MOST)

@@ -87,4 +87,18 @@ inline void keep(Pooled pooled, T* y, uint8_t* winners) {
     store_low(winners, pooled.winner);
 }
 
+// A strip's share of it.
+template <class T>
+void bias_gradient(const T* dy, const uint8_t* winners, float* dbias, const Block& s, int film,
+                   int begin, int end) {
+    for (int c = 0; c < s.out; c += LANES) {
+        vec sum{};
+        for (size_t at = s.pixel(film, begin, 0) + c; at < s.pixel(film, end, 0); at += s.out) {
+            const vec gradient = load(dy + at);
+            sum += load_places(winners + at) == DEAD ? vec{} : gradient;
+        }
+        store(dbias + c, sum);
+    }
+}
+
 }  // namespace hilum

@@ -71,8 +71,8 @@ def flags(level: str) -> list[str]:
     chosen = [*FLAGS, f"-march={level}"]
     if level == "x86-64-v4":
         chosen.append("-mprefer-vector-width=512")
-        more = ("avx512_bf16", "avx512_vnni")
-        chosen += [f"-m{one.replace('_', '')}" for one in more if one in machine.cpu_flags()]
+        more = {"avx512_bf16": "avx512bf16", "avx512_vnni": "avx512vnni", "amx_bf16": "amx-bf16"}
+        chosen += [f"-m{name}" for flag, name in more.items() if flag in machine.cpu_flags()]
     return chosen
 
 

@@ -6,6 +6,29 @@
 #ifdef __AVX512BF16__
 namespace hilum {
 
+// Rows to columns.
+inline void transpose(__m512i (&v)[16]) {
+    __m512i t[16];
+    UNROLL for (int i = 0; i < 16; i += 2) {
+        t[i] = _mm512_unpacklo_epi32(v[i], v[i + 1]);
+        t[i + 1] = _mm512_unpackhi_epi32(v[i], v[i + 1]);
+    }
+    UNROLL for (int i = 0; i < 16; i += 4)
+        UNROLL for (int k = 0; k < 2; k++) {
+            v[i + 2 * k] = _mm512_unpacklo_epi64(t[i + k], t[i + k + 2]);
+            v[i + 2 * k + 1] = _mm512_unpackhi_epi64(t[i + k], t[i + k + 2]);
+        }
+    for (int step = 0; step < 2; step++) {  // quarters, over four rows and then over eight
+        __m512i(&from)[16] = step ? t : v, (&to)[16] = step ? v : t;
+        const int apart = step ? 8 : 4;
+        UNROLL for (int i = 0; i < 16; i++) {
+            if (i & apart) continue;
+            to[i] = _mm512_shuffle_i32x4(from[i], from[i + apart], 0x88);
+            to[i + apart] = _mm512_shuffle_i32x4(from[i], from[i + apart], 0xdd);
+        }
+    }
+}
+
 // Each lane of a vector multiplies a pair of numbers, here one of each of two winners of a filter,
 // and adds both. To interleave two vectors of 32 channels puts these into an order of its own.
 class Pairs {
@@ -86,29 +109,6 @@ private:
 
     static void add(__m512i pairs, __m512bh gradients, vec& sum) {
         sum = held((vec)_mm512_dpbf16_ps((__m512)sum, (__m512bh)pairs, gradients));
-    }
-
-    // Rows to columns.
-    static void transpose(__m512i (&v)[16]) {
-        __m512i t[16];
-        UNROLL for (int i = 0; i < 16; i += 2) {
-            t[i] = _mm512_unpacklo_epi32(v[i], v[i + 1]);
-            t[i + 1] = _mm512_unpackhi_epi32(v[i], v[i + 1]);
-        }
-        UNROLL for (int i = 0; i < 16; i += 4)
-            UNROLL for (int k = 0; k < 2; k++) {
-                v[i + 2 * k] = _mm512_unpacklo_epi64(t[i + k], t[i + k + 2]);
-                v[i + 2 * k + 1] = _mm512_unpackhi_epi64(t[i + k], t[i + k + 2]);
-            }
-        for (int step = 0; step < 2; step++) {  // quarters, over four rows and then over eight
-            __m512i(&from)[16] = step ? t : v, (&to)[16] = step ? v : t;
-            const int apart = step ? 8 : 4;
-            UNROLL for (int i = 0; i < 16; i++) {
-                if (i & apart) continue;
-                to[i] = _mm512_shuffle_i32x4(from[i], from[i + apart], 0x88);
-                to[i + apart] = _mm512_shuffle_i32x4(from[i], from[i + apart], 0xdd);
-            }
-        }
     }
 
     const Block& s;

@@ -3,6 +3,7 @@
 
 #include <type_traits>
 
+#include "block_tiles.hpp"
 #include "gather.hpp"
 #include "pairs.hpp"
 #include "scatter.hpp"
@@ -20,19 +21,6 @@ using Products = Single<T>;
 template <class T>
 using Scatter = OneByOne<T>;
 #endif
-
-template <class T>
-void bias_gradient(const T* dy, const uint8_t* winners, float* dbias, const Block& s, int film,
-                   int begin, int end) {
-    for (int c = 0; c < s.out; c += LANES) {
-        vec sum{};
-        for (size_t at = s.pixel(film, begin, 0) + c; at < s.pixel(film, end, 0); at += s.out) {
-            const vec gradient = load(dy + at);
-            sum += load_places(winners + at) == DEAD ? vec{} : gradient;
-        }
-        store(dbias + c, sum);
-    }
-}
 
 // A strip's share, added to dweight[in / CHANNELS][out][TAPS][CHANNELS] in the lanes' own order.
 template <class T>
@@ -122,6 +110,11 @@ void input_gradient(const typename Scatter<T>::Number* filters, const T* dy, con
 template <class T>
 void block_backward(const T* x, const float* weight, const T* dy, const uint8_t* winners, T* dx,
                     float* dweight, float* dbias, const Block& s, int threads) {
+#ifdef __AMX_BF16__
+    if constexpr (std::is_same_v<T, bf16>)
+        if (tiles::allowed())
+            return tiles::block_backward(x, weight, dy, winners, dx, dweight, dbias, s, threads);
+#endif
     constexpr int CHANNELS = Products<T>::CHANNELS;
     const int pieces = s.films * s.strips;
     const size_t weights = (size_t)s.in * s.out * TAPS, part = weights + s.out;

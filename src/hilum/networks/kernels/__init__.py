@@ -16,12 +16,13 @@ or number of channels, a graph being traced), so a caller need not ask. What is 
 - ``relu_pool`` equals torch bit for bit, outputs and gradients, ties and NaN included.
 - The convolutions round otherwise than torch's, as any two algorithms do: about 1e-6 relative in
   float32. Where two values of a window are equal but for that, another of them may win. In
-  bfloat16 sums are kept in float32 and maps are rounded. Where the processor multiplies integers of
+  bfloat16 sums are kept in float32 and maps are rounded. Where the processor has matrix tiles (AMX)
+  blocks behind the first round their filters, too. Elsewhere, where it multiplies integers of
   16 bits twice as fast (AVX-512 VNNI), products forward are computed in these, up to 64 channels,
   which loses less than rounding the maps does. Where it multiplies pairs of bfloat16 (AVX-512
   BF16), the gradient of an input is taken from filters that are rounded, that of the first block's
   weights from films that are, up and down by a pattern, so that even areas lose nothing on average.
-  Results lie nearer to the exact ones than autocast's, at 64 channels as near.
+  Results lie nearer to the exact ones than autocast's.
 - A NaN or an infinity comes out as NaN or infinite; it may spread over the tile of 4 × 4 outputs
   around it, in bfloat16 over the twelve tiles that are computed together, in the first block over
   its row of windows.
@@ -120,8 +121,6 @@ def conv_relu_pool(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """
     dtype = _dtype(x)
     if not (_usable("blocks", x, dtype) and _is_filter(x, weight) and weight.shape[1] % 32 == 0):
-        return relu_pool(functional.conv2d(x, weight, bias))
-    if _by_tiles(dtype):
         return relu_pool(functional.conv2d(x, weight, bias))
     block: Tensor = functions.ConvReluPool.apply(x.to(dtype), weight.float(), bias.float())
     return block
