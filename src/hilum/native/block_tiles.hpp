@@ -8,49 +8,88 @@
 #ifdef __AMX_BF16__
 namespace hilum::tiles {
 
+// Convolves tile after tile, and meanwhile finishes the sums of the one before: vectors have time while
+// tiles multiply. `Goal` is where a tile's sums go to; its finish(sums, share, shares) does a share.
+template <class Goal>
+class Pipeline {
+public:
+    explicit Pipeline(const Filters& filters) : filters(filters) {}
+    void add(const bf16* const (&line)[4], int block, const Goal& goal) {
+        filters.convolve(line, block, sums[turn], [&](int share, int shares) {
+            if (begun) last.finish(sums[!turn], share, shares);
+        });
+        last = goal, begun = true, turn = !turn;
+    }
+    void end() {
+        if (begun) last.finish(sums[!turn], 0, 1);
+        begun = false;
+    }
+
+private:
+    const Filters& filters;
+    Goal last;
+    bool begun = false, turn = false;
+    alignas(64) float sums[2][4 * SUMS];
+};
+
+struct ToPool {
+    void finish(const float* sums, int share, int shares) const {
+        for (int line = 0; line < 2; line++) prefetch(ahead[line], bytes, share, shares);
+        for (int i = windows * share / shares; i < windows * (share + 1) / shares; i++)
+            UNROLL for (int half = 0; half < 2; half++) {
+                const float* top = sums + half * SUMS + i * 2 * SIDE;
+                const float* bottom = top + 2 * SUMS;
+                const size_t at = (size_t)i * out + half * SIDE;
+                keep(relu_pool(hilum::load(top), hilum::load(top + SIDE), hilum::load(bottom),
+                               hilum::load(bottom + SIDE), hilum::load(bias + half * SIDE)),
+                     y + at, winners + at);
+            }
+    }
+    int windows, out;
+    const float* bias;
+    bf16* y;
+    uint8_t* winners;
+    const bf16* ahead[2];  // lines that come next
+    size_t bytes;
+};
+
 inline void block_forward(const bf16* x, const float* weight, const float* bias, bf16* y,
                           uint8_t* winners, const Block& s, int threads) {
     const Filters filters(weight, s.in, s.out, false);
     const int used = 2 * s.columns, many = std::min(used, SIDE);
-    Pool::run(s.films * s.rows, threads, [&](Turn& turn) {
+    Pool::run(s.films * s.strips, threads, [&](Turn& turn) {
         const Configured configured(many);
-        alignas(64) float sums[4 * SUMS];
+        Pipeline<ToPool> pipeline(filters);
         do {
-            const int film = turn.piece / s.rows, row = turn.piece % s.rows;
-            for (int next = 0; next < used; next += SIDE) {
-                const int first = std::min(next, used - many);  // the last once more: all are whole
-                const bf16* line[4];
-                for (int i = 0; i < 4; i++) line[i] = x + s.input(film, 2 * row + i, first);
-                for (int block = 0; block < s.out; block += DEPTH) {
-                    filters.convolve(line, block, sums);
-                    for (int half = 0; half < 2; half++) {
-                        const int k = block + half * SIDE;
-                        const vec shift = hilum::load(bias + k);
-                        const float *top = sums + half * SUMS, *bottom = top + 2 * SUMS;
-                        const size_t at = s.pixel(film, row, first / 2) + k;
-                        for (int i = 0; i < many / 2; i++, top += 2 * SIDE, bottom += 2 * SIDE)
-                            keep(relu_pool(hilum::load(top), hilum::load(top + SIDE),
-                                           hilum::load(bottom), hilum::load(bottom + SIDE), shift),
-                                 y + at + (size_t)i * s.out, winners + at + (size_t)i * s.out);
+            const int film = turn.piece / s.strips, strip = turn.piece % s.strips;
+            for (int row = s.first_row(strip); row < s.first_row(strip + 1); row++)
+                for (int next = 0; next < used; next += SIDE) {
+                    const int first = std::min(next, used - many);  // the last may overlap
+                    const bf16 *line[4], *ahead[2];
+                    for (int i = 0; i < 4; i++) line[i] = x + s.input(film, 2 * row + i, first);
+                    for (int i = 0; i < 2; i++) ahead[i] = line[i] + 4 * (size_t)s.width * s.in;
+                    for (int block = 0; block < s.out; block += DEPTH) {
+                        const size_t at = s.pixel(film, row, first / 2) + block;
+                        pipeline.add(line, block,
+                                     {many / 2, s.out, bias + block, y + at, winners + at,
+                                      {ahead[0], ahead[1]},
+                                      block ? 0 : (size_t)many * s.in * sizeof(bf16)});
                     }
                 }
-            }
+            pipeline.end();
         } while (turn.next());
     });
 }
 
-
 // What a strip adds to the gradient of the weights: for each tap the product of gradients, a channel a
-// line, and the pixels that the tap sees, in pairs.
+// line, and the pixels that the tap sees, in pairs. Few columns of a few rows at a time, so that both
+// stay in the fastest cache.
 class WeightSums {
 public:
     explicit WeightSums(const Block& s)
         : s(s),
-          chunks((s.columns + SIDE - 1) / SIDE),
-          pairs((size_t)SIDE * chunks + 1),
-          rows(std::clamp((int)(ROOM / (4 * pairs * s.in * 2)) - 1, 1, s.rows)),
-          gradients((size_t)2 * rows * chunks * s.out * DEPTH),
-          pixels((size_t)(2 * rows + 2) * 2 * pairs * 2 * s.in) {}
+          gradients((size_t)LINES * s.out * DEPTH),
+          pixels((size_t)(LINES + 2) * 2 * PAIRS * 2 * s.in) {}
 
     size_t size() const { return (size_t)s.in * s.out * TAPS; }
     // The place of a number of sums[out / 32][in / 32][TAPS][2][2][16][16].
@@ -64,42 +103,65 @@ public:
     // Adds pooled rows from `begin` to `end` of a film.
     void add(const bf16* x, const bf16* dy, const uint8_t* winners, int film, int begin, int end,
              float* sums) const {
-        for (int row = begin; row < end; row += rows) {
-            const int count = std::min(rows, end - row);
-            for (int i = 0; i < count; i++) turn(dy, winners, film, row + i, i);
-            for (int i = 0; i < 2 * count + 2; i++) pair(x + s.input(film, 2 * row + i, 0), i);
-            for (int out = 0; out < s.out; out += DEPTH)
-                for (int in = 0; in < s.in; in += DEPTH)
-                    for (int tap = 0; tap < TAPS; tap++)
-                        add(tap, out, in, 2 * count, sums + place(out, in, tap));
-        }
+        for (int row = begin; row < end; row += LINES / 2)
+            for (int column = 0; column < s.columns; column += SIDE) {
+                const int rows = std::min(LINES / 2, end - row);
+                for (int i = 0; i < rows; i++) turn(dy, winners, film, row + i, column, i);
+                for (int i = 0; i < 2 * rows + 2; i++)
+                    pair(x + s.input(film, 2 * row + i, 0), 2 * column, i);
+                const bool right = column + SIDE < s.columns;  // the next are there, else below
+                const Ahead ahead{s, x, dy, winners, film, right ? row : row + rows,
+                                  right ? column + SIDE : 0};
+                const int shares = s.out / DEPTH * s.in / DEPTH * TAPS;
+                for (int out = 0, share = 0; out < s.out; out += DEPTH)
+                    for (int in = 0; in < s.in; in += DEPTH)
+                        for (int tap : {0, 2, 3, 5, 6, 8, 1, 4, 7}) {  // of even pairs, of odd ones
+                            ahead.prefetch(share++, shares);
+                            multiply(tap, out, in, 2 * rows, sums + place(out, in, tap));
+                        }
+            }
     }
 
 private:
-    // Gradients of a pooled row as two lines of tiles: each channel's, window by window, at the place
-    // that won.
-    void turn(const bf16* dy, const uint8_t* winners, int film, int row, int index) const {
-        for (int chunk = 0; chunk < chunks; chunk++) {
-            const int first = chunk * SIDE, width = std::min(SIDE, s.columns - first);
-            const size_t at = s.pixel(film, row, first);
-            for (int c = 0; c < s.out; c += SIDE) {
-                __m512i v[SIDE];  // a window each, and then a channel each
-                UNROLL for (int j = 0; j < SIDE; j++) {
-                    v[j] = _mm512_set1_epi32(DEAD);
-                    if (j < width) {
-                        const size_t from = at + (size_t)j * s.out + c;
-                        v[j] = _mm512_or_si512((__m512i)hilum::load(dy + from),
-                                               (__m512i)load_places(winners + from));
-                    }
+    // What comes next: asked for while tiles multiply.
+    struct Ahead {
+        void prefetch(int share, int shares) const {
+            for (int i = 0; i < LINES + 2 && 2 * row + i < s.height; i++)
+                hilum::prefetch(x + s.input(film, 2 * row + i, 2 * column),
+                                2 * SIDE * s.in * sizeof(bf16), share, shares);
+            for (int i = 0; i < LINES / 2 && row + i < s.rows; i++) {
+                const size_t at = s.pixel(film, row + i, column);
+                hilum::prefetch(dy + at, (size_t)SIDE * s.out * sizeof(bf16), share, shares);
+                hilum::prefetch(winners + at, (size_t)SIDE * s.out, share, shares);
+            }
+        }
+        const Block& s;
+        const bf16 *x, *dy;
+        const uint8_t* winners;
+        int film, row, column;
+    };
+    // Gradients of 16 windows of a pooled row as two lines of tiles: each channel's, window by window,
+    // at the place that won.
+    void turn(const bf16* dy, const uint8_t* winners, int film, int row, int column,
+              int index) const {
+        const int width = std::min(SIDE, s.columns - column);
+        const size_t at = s.pixel(film, row, column);
+        for (int c = 0; c < s.out; c += SIDE) {
+            __m512i v[SIDE];  // a window each, and then a channel each
+            UNROLL for (int j = 0; j < SIDE; j++) {
+                v[j] = _mm512_set1_epi32(DEAD);
+                if (j < width) {
+                    const size_t from = at + (size_t)j * s.out + c;
+                    v[j] = _mm512_or_si512((__m512i)hilum::load(dy + from),
+                                           (__m512i)load_places(winners + from));
                 }
-                transpose(v);
-                bf16* top = gradients + tile(2 * index, chunk, c) * PART;
-                bf16* bottom = gradients + tile(2 * index + 1, chunk, c) * PART;
-                for (int j = 0; j < SIDE; j++, top += DEPTH, bottom += DEPTH) {
-                    const __m512i won = _mm512_and_si512(v[j], _mm512_set1_epi32(7));
-                    _mm512_storeu_si512(top, placed(v[j], won, 0));
-                    _mm512_storeu_si512(bottom, placed(v[j], won, 2));
-                }
+            }
+            transpose(v);
+            bf16* top = gradients + (size_t)2 * index * s.out * DEPTH + c * DEPTH;
+            for (int j = 0; j < SIDE; j++, top += DEPTH) {
+                const __m512i won = _mm512_and_si512(v[j], _mm512_set1_epi32(7));
+                _mm512_storeu_si512(top, placed(v[j], won, 0));
+                _mm512_storeu_si512(top + (size_t)s.out * DEPTH, placed(v[j], won, 2));
             }
         }
     }
@@ -109,17 +171,17 @@ private:
         const __m512i high = _mm512_maskz_and_epi32(second, v, _mm512_set1_epi32(-65536));
         return _mm512_mask_srli_epi32(high, first, v, 16);
     }
-    // A line of pixels in pairs: of an even one and the next, and of an odd one and the next.
-    void pair(const bf16* line, int index) const {
+    // Pixels of a line in pairs: of an even one and the next, and of an odd one and the next.
+    void pair(const bf16* line, int column, int index) const {
         for (int k = 0; k < s.in; k += DEPTH) {
             const auto pixel = [&](int i) {
-                return i < s.seen ? _mm512_loadu_si512(line + (size_t)i * s.in + k)
-                                  : _mm512_setzero_si512();
+                return column + i < s.seen
+                           ? _mm512_loadu_si512(line + (size_t)(column + i) * s.in + k)
+                           : _mm512_setzero_si512();
             };
-            bf16* even = pixels + (size_t)2 * index * pairs * 2 * s.in + 2 * k;
-            bf16* odd = even + pairs * 2 * s.in;
+            bf16 *even = pixels + at(index, 0) + 2 * k, *odd = pixels + at(index, 1) + 2 * k;
             __m512i a = pixel(0);
-            for (size_t i = 0; i < pairs; i++, even += 2 * s.in, odd += 2 * s.in) {
+            for (int i = 0; i < PAIRS; i++, even += 2 * s.in, odd += 2 * s.in) {
                 const __m512i b = pixel(2 * i + 1), next = pixel(2 * i + 2);
                 _mm512_storeu_si512(even, _mm512_unpacklo_epi16(a, b));
                 _mm512_storeu_si512(even + DEPTH, _mm512_unpackhi_epi16(a, b));
@@ -129,37 +191,27 @@ private:
             }
         }
     }
-    void add(int tap, int out, int in, int lines, float* sums) const {
+    void multiply(int tap, int out, int in, int lines, float* sums) const {
         const size_t apart = (size_t)4 * s.in;
+        const int down = tap / 3, across = tap % 3;
+        const bf16* gradient = gradients + (size_t)out * DEPTH;
+        const bf16* pixel = pixels + at(down, across % 2) + (across / 2) * 2 * s.in + 2 * in;
         tiles::load<0>(sums, 64), tiles::load<1>(sums + SUMS, 64);
         tiles::load<2>(sums + 2 * SUMS, 64), tiles::load<3>(sums + 3 * SUMS, 64);
-        for (int i = 0; i < lines; i++) {
-            const int across = tap % 3;
-            const bf16* pixel =
-                pixels + ((size_t)(2 * (i + tap / 3) + across % 2) * pairs + across / 2) * 2 * s.in +
-                2 * in;
-            const bf16* gradient = gradients + tile(i, 0, out) * PART;
-            for (int chunk = 0; chunk < chunks; chunk++) {
-                tiles::load<4>(gradient, 64), tiles::load<5>(gradient + PART, 64);
-                tiles::load<6>(pixel, apart), tiles::load<7>(pixel + DEPTH, apart);
-                multiply_all();
-                gradient += (size_t)s.out * DEPTH;
-                pixel += (size_t)SIDE * 2 * s.in;
-            }
+        for (int i = 0; i < lines; i++, gradient += (size_t)s.out * DEPTH, pixel += at(1, 0)) {
+            tiles::load<4>(gradient, 64), tiles::load<5>(gradient + PART, 64);
+            tiles::load<6>(pixel, apart), tiles::load<7>(pixel + DEPTH, apart);
+            multiply_all();
         }
         tiles::store<0>(sums), tiles::store<1>(sums + SUMS);
         tiles::store<2>(sums + 2 * SUMS), tiles::store<3>(sums + 3 * SUMS);
     }
-    size_t tile(int line, int chunk, int out) const {
-        return ((size_t)line * chunks + chunk) * (s.out / SIDE) + out / SIDE;
-    }
+    size_t at(int line, int odd) const { return (size_t)(2 * line + odd) * PAIRS * 2 * s.in; }
 
-    static constexpr size_t ROOM = 128 << 10;  // bfloat16 of pairs that stay in the cache
+    static constexpr int LINES = 8;         // of gradients
+    static constexpr int PAIRS = SIDE + 1;  // of pixels that 16 windows see
     const Block& s;
-    const int chunks;    // of 16 windows in a row
-    const size_t pairs;  // of a line
-    const int rows;      // pooled ones that are added together
-    const Buffer<bf16> gradients, pixels;
+    const Buffer<bf16> gradients, pixels;  // [LINES][out][32], [LINES + 2][2][PAIRS][2 in]
 };
 
 // Gradients of a pooled row on the lines from which they came, in a frame of noughts.
@@ -198,11 +250,26 @@ private:
     const Buffer<bf16> values;
 };
 
-inline void input_gradient(const Filters& filters, const bf16* dy, const uint8_t* winners, bf16* dx,
-                           const Block& s, int film, int begin, int end, const Lines& lines) {
+struct ToInput {
+    void finish(const float* sums, int share, int shares) const {
+        for (int i = pixels * share / shares; i < pixels * (share + 1) / shares; i++)
+            for (int row = 0; row < rows; row++) {
+                const float* from = sums + row * 2 * SUMS + i * SIDE;
+                bf16* to = dx + row * line + (size_t)i * in;
+                hilum::store(to, hilum::load(from));
+                hilum::store(to + SIDE, hilum::load(from + SUMS));
+            }
+    }
+    int pixels, rows, in;
+    bf16* dx;
+    size_t line;
+};
+
+inline void input_gradient(const bf16* dy, const uint8_t* winners, const Block& s, int film,
+                           int begin, int end, const Lines& lines, bf16* dx,
+                           Pipeline<ToInput>& pipeline) {
     const int many = std::min(s.width, SIDE);
     const Configured configured(many);
-    alignas(64) float sums[4 * SUMS];
     lines.take(dy, winners, film, begin - 1);
     for (int row = begin; row < (end == s.rows ? (s.height + 1) / 2 : end); row++) {
         lines.take(dy, winners, film, row);
@@ -210,19 +277,13 @@ inline void input_gradient(const Filters& filters, const bf16* dy, const uint8_t
             const int first = std::min(next, s.width - many);
             const bf16* line[4];
             lines.seen(row, first, line);
-            for (int block = 0; block < s.in; block += DEPTH) {
-                filters.convolve(line, block, sums);
-                for (int i = 0; i < 2 && 2 * row + i < s.height; i++) {
-                    bf16* to = dx + s.input(film, 2 * row + i, first) + block;
-                    const float* from = sums + 2 * i * SUMS;
-                    for (int j = 0; j < many; j++, to += s.in, from += SIDE) {
-                        hilum::store(to, hilum::load(from));
-                        hilum::store(to + SIDE, hilum::load(from + SUMS));
-                    }
-                }
-            }
+            for (int block = 0; block < s.in; block += DEPTH)
+                pipeline.add(line, block,
+                             {many, std::min(2, s.height - 2 * row), s.in,
+                              dx + s.input(film, 2 * row, first) + block, (size_t)s.width * s.in});
         }
     }
+    pipeline.end();
 }
 
 inline void block_backward(const bf16* x, const float* weight, const bf16* dy,
@@ -236,6 +297,7 @@ inline void block_backward(const bf16* x, const float* weight, const bf16* dy,
     Pool::run(pieces, threads, [&](Turn& turn) {
         const WeightSums weights(s);
         const Lines lines(s);
+        Pipeline<ToInput> pipeline(filters);
         do {
             const int film = turn.piece / s.strips, strip = turn.piece % s.strips;
             const int begin = s.first_row(strip), end = s.first_row(strip + 1);
@@ -246,24 +308,26 @@ inline void block_backward(const bf16* x, const float* weight, const bf16* dy,
                 weights.add(x, dy, winners, film, begin, end, mine);
             }
             bias_gradient(dy, winners, mine + one.size(), s, film, begin, end);
-            if (dx) input_gradient(filters, dy, winners, dx, s, film, begin, end, lines);
+            if (dx) input_gradient(dy, winners, s, film, begin, end, lines, dx, pipeline);
         } while (turn.next());
     });
-    Pool::run(s.out, threads, [&](Turn& turn) {
+    Pool::run(one.size() / SUMS, threads, [&](Turn& turn) {
         do {
-            const int o = turn.piece;
-            for (int i = 0; i < s.in; i++)
-                for (int tap = 0; tap < TAPS; tap++) {
-                    float sum = 0;
-                    const float* from = partial + one.place(o, i, tap);
-                    for (int piece = 0; piece < pieces; piece++) sum += from[part * piece];
-                    dweight[((size_t)o * s.in + i) * TAPS + tap] = sum;
-                }
-            dbias[o] = 0;
-            for (int piece = 0; piece < pieces; piece++)
-                dbias[o] += partial[part * piece + one.size() + o];
+            float* total = partial + (size_t)turn.piece * SUMS;
+            for (int piece = 1; piece < pieces; piece++)
+                for (int i = 0; i < SUMS; i += LANES)
+                    hilum::store(total + i, hilum::load(total + i) +
+                                                hilum::load(total + part * piece + i));
         } while (turn.next());
     });
+    for (int o = 0; o < s.out; o++) {
+        for (int i = 0; i < s.in; i++)
+            for (int tap = 0; tap < TAPS; tap++)
+                dweight[((size_t)o * s.in + i) * TAPS + tap] = partial[one.place(o, i, tap)];
+        dbias[o] = 0;
+        for (int piece = 0; piece < pieces; piece++)
+            dbias[o] += partial[part * piece + one.size() + o];
+    }
 }
 
 }  // namespace hilum::tiles

@@ -79,8 +79,10 @@ public:
                 }
     }
     // Two rows of up to 16 outputs of 32 channels from `block` on: sums[row][2][16][16]. `line`: four
-    // lines of inputs, each from the first output's first tap on.
-    void convolve(const bf16* const (&line)[4], int block, float* sums) const {
+    // lines of inputs, each from the first output's first tap on. Vectors have time while tiles
+    // multiply: meanwhile(share, shares) does a share of something else.
+    template <class Meanwhile>
+    void convolve(const bf16* const (&line)[4], int block, float* sums, Meanwhile meanwhile) const {
         zero<0>(), zero<1>(), zero<2>(), zero<3>();
         const size_t apart = (size_t)in * sizeof(bf16);
         for (int k = 0; k < in; k += DEPTH) {
@@ -96,6 +98,7 @@ public:
                 load<5>(line[3] + at, apart);
                 load<6>(filter + 12 * PART, 64), load<7>(filter + 13 * PART, 64);
                 multiply_all();
+                meanwhile(k / DEPTH * 3 + across, in / DEPTH * 3);
             }
         }
         store<0>(sums), store<1>(sums + SUMS), store<2>(sums + 2 * SUMS), store<3>(sums + 3 * SUMS);
