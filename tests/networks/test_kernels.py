@@ -7,6 +7,7 @@ import os
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -43,18 +44,23 @@ def build(
 ) -> Iterator[str]:
     """All tests run with the best build for this processor and, where that has matrix tiles, with
     the one without."""
-    library.build(library.NAMES)
     with pytest.MonkeyPatch.context() as patch:
         if request.param != BUILDS[0]:
-            path = tmp_path_factory.mktemp("kernels") / "blocks"
             flags = [flag for flag in library.flags(library.level()) if "amx" not in flag]
-            library.compile_to(path, "blocks", flags)
-            best, vectors = library.load, ctypes.CDLL(str(path))
+            folder = tmp_path_factory.mktemp("kernels")
+            vectors = built_in(folder, ("framed", "blocks"), flags)
+            best = library.load
             patch.setattr(
-                library, "load", lambda name: (vectors, "") if name == "blocks" else best(name)
+                library, "load", lambda name: (vectors[name], "") if name in vectors else best(name)
             )
-        patch.setattr(machine, "cpu_flags", lambda: frozenset({"avx2"}))  # kernels, not oneDNN
         yield request.param
+
+
+def built_in(folder: Path, names: tuple[str, ...], flags: list[str]) -> dict[str, ctypes.CDLL]:
+    """Libraries of other flags than this processor's."""
+    for name in names:
+        library.compile_to(folder / name, name, flags)
+    return {name: ctypes.CDLL(str(folder / name)) for name in names}
 
 
 @pytest.fixture
@@ -465,12 +471,6 @@ class TestFramedConv:
     def test_what_the_kernels_lack_torch_computes(self, x, weight):
         assert torch.equal(kernels.framed_conv(x, weight), torch_framed(x, weight))
 
-    def test_bfloat16_by_matrix_tiles_is_torchs(self, monkeypatch):
-        monkeypatch.setattr(machine, "cpu_flags", lambda: frozenset({"avx2", "amx_bf16"}))
-        x, weight = draw(1, 1, 16, 12, 12), draw(2, 16, 16, 3, 3)
-        with torch.autocast("cpu", torch.bfloat16):
-            assert torch.equal(kernels.framed_conv(x, weight), torch_framed(x, weight))
-
     def test_a_traced_graph_holds_operators_of_torch(self):
         x, weight = draw(1, 1, 16, 12, 12), draw(2, 16, 16, 3, 3)
         traced = torch.jit.trace(lambda x: kernels.framed_conv(x, weight), x, check_trace=False)
@@ -523,9 +523,7 @@ class TestThreadsAndBuilds:
         """AVX2 is tested also where AVX-512 is used."""
         used = ("films", "framed", "blocks")
         monkeypatch.setattr(library, "FLAGS", ("-O1", *library.FLAGS[1:]))  # built sooner
-        for name in used:
-            library.compile_to(tmp_path / name, name, library.flags("x86-64-v3"))
-        built = {name: ctypes.CDLL(str(tmp_path / name)) for name in used}
+        built = built_in(tmp_path, used, library.flags("x86-64-v3"))
         x, weight, bias = draw(1, 2, 32, 33, 30), draw(2, 32, 32, 3, 3) / 10, draw(3, 32)
         films, first = draw(4, 2, 1, 33, 30), draw(5, 32, 1, 3, 3)
         numbers = torch.arange(9)

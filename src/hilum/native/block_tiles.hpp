@@ -1,23 +1,39 @@
-// Blocks of bfloat16 maps by matrix tiles, forward and backward. Tiles multiply so fast that it does not
-// pay to leave out products with the gradients of losers: they are noughts here.
+// Blocks of bfloat16 maps by matrix tiles, forward and backward. Tiles multiply so fast that it does
+// not pay to leave out products with the gradients of losers: they are noughts here.
 #pragma once
 
 #include "pairs.hpp"
 #include "tiles.hpp"
 
-#ifdef __AMX_BF16__
+#if MATRIX_TILES
 namespace hilum::tiles {
 
-// Convolves tile after tile, and meanwhile finishes the sums of the one before: vectors have time while
-// tiles multiply. `Goal` is where a tile's sums go to; its finish(sums, share, shares) does a share.
+// Convolves tile after tile, and meanwhile finishes the sums of the one before: vectors have time
+// while tiles multiply. `Goal` is where a tile's sums go to; its finish(sums, share, shares) does a
+// share of that.
 template <class Goal>
 class Pipeline {
 public:
-    explicit Pipeline(const Filters& filters) : filters(filters) {}
+    explicit Pipeline(const Filters& filters) : f(filters) {}
+    // Two rows of up to 16 outputs of 32 channels from `block` on: sums[row][2][16][16]. `line`:
+    // four lines of inputs, each from the first output's first tap on.
     void add(const bf16* const (&line)[4], int block, const Goal& goal) {
-        filters.convolve(line, block, sums[turn], [&](int share, int shares) {
-            if (begun) last.finish(sums[!turn], share, shares);
-        });
+        using S = Sums<2, 2>;
+        const size_t apart = (size_t)f.in * sizeof(bf16);
+        S::zero();
+        for (int step = 0, at = 0; step < f.steps; step++, at += DEPTH) {
+            tiles::load<4>(line[0] + at, apart), tiles::load<5>(line[1] + at, apart);
+            S::load_right(f.right(block, 0, step), f.next(), 64);
+            S::multiply();
+            tiles::load<4>(line[2] + at, apart);  // the second row's; the first row's is in 5
+            S::load_right(f.right(block, 1, step), f.next(), 64);
+            S::multiply<5, 4>();
+            tiles::load<5>(line[3] + at, apart);
+            S::load_right(f.right(block, 2, step), f.next(), 64);
+            S::multiply();
+            if (begun) last.finish(sums[!turn], step, f.steps);
+        }
+        S::store(sums[turn]);
         last = goal, begun = true, turn = !turn;
     }
     void end() {
@@ -26,7 +42,7 @@ public:
     }
 
 private:
-    const Filters& filters;
+    const Filters& f;
     Goal last;
     bool begun = false, turn = false;
     alignas(64) float sums[2][4 * SUMS];
@@ -81,9 +97,9 @@ inline void block_forward(const bf16* x, const float* weight, const float* bias,
     });
 }
 
-// What a strip adds to the gradient of the weights: for each tap the product of gradients, a channel a
-// line, and the pixels that the tap sees, in pairs. Few columns of a few rows at a time, so that both
-// stay in the fastest cache.
+// What a strip adds to the gradient of the weights: for each tap the product of gradients, a channel
+// a line, and the pixels that the tap sees, in pairs. Few columns of a few rows at a time, so that
+// both stay in the fastest cache.
 class WeightSums {
 public:
     explicit WeightSums(const Block& s)
@@ -96,8 +112,8 @@ public:
     size_t place(int out, int in, int tap) const {
         const size_t block = (size_t)out / DEPTH * (s.in / DEPTH) + in / DEPTH;
         const int v = in % 8 / 4, lane = in % DEPTH / 8 * 4 + in % 4;  // as pairs are interleaved
-        return (((block * TAPS + tap) * 2 + out % DEPTH / SIDE) * 2 + v) * SUMS + out % SIDE * SIDE +
-               lane;
+        return (((block * TAPS + tap) * 2 + out % DEPTH / SIDE) * 2 + v) * SUMS +
+               out % SIDE * SIDE + lane;
     }
 
     // Adds pooled rows from `begin` to `end` of a film.
@@ -140,8 +156,8 @@ private:
         const uint8_t* winners;
         int film, row, column;
     };
-    // Gradients of 16 windows of a pooled row as two lines of tiles: each channel's, window by window,
-    // at the place that won.
+    // Gradients of 16 windows of a pooled row as two lines of tiles: each channel's, window by
+    // window, at the place that won.
     void turn(const bf16* dy, const uint8_t* winners, int film, int row, int column,
               int index) const {
         const int width = std::min(SIDE, s.columns - column);
@@ -196,15 +212,14 @@ private:
         const int down = tap / 3, across = tap % 3;
         const bf16* gradient = gradients + (size_t)out * DEPTH;
         const bf16* pixel = pixels + at(down, across % 2) + (across / 2) * 2 * s.in + 2 * in;
-        tiles::load<0>(sums, 64), tiles::load<1>(sums + SUMS, 64);
-        tiles::load<2>(sums + 2 * SUMS, 64), tiles::load<3>(sums + 3 * SUMS, 64);
+        using S = Sums<2, 2>;
+        S::load(sums);
         for (int i = 0; i < lines; i++, gradient += (size_t)s.out * DEPTH, pixel += at(1, 0)) {
-            tiles::load<4>(gradient, 64), tiles::load<5>(gradient + PART, 64);
-            tiles::load<6>(pixel, apart), tiles::load<7>(pixel + DEPTH, apart);
-            multiply_all();
+            S::load_left(gradient, PART, 64);
+            S::load_right(pixel, DEPTH, apart);
+            S::multiply();
         }
-        tiles::store<0>(sums), tiles::store<1>(sums + SUMS);
-        tiles::store<2>(sums + 2 * SUMS), tiles::store<3>(sums + 3 * SUMS);
+        S::store(sums);
     }
     size_t at(int line, int odd) const { return (size_t)(2 * line + odd) * PAIRS * 2 * s.in; }
 

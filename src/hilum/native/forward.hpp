@@ -178,7 +178,7 @@ void forward_by(const T* x, const float* weight, const float* bias, T* y, uint8_
 template <class T>
 void block_forward(const T* x, const float* weight, const float* bias, T* y, uint8_t* winners,
                    const Block& s, int threads) {
-#ifdef __AMX_BF16__
+#if MATRIX_TILES
     if constexpr (std::is_same_v<T, bf16>)
         if (tiles::allowed())
             return tiles::block_forward(x, weight, bias, y, winners, s, threads);

@@ -4,6 +4,7 @@
 //     dg = G'[(A dY A') * (B' d B)]G        dd = B[(G g G') * (A dY A')]B'
 #pragma once
 
+#include "framed_tiles.hpp"
 #include "winograd.hpp"
 
 namespace hilum {
@@ -198,6 +199,10 @@ inline void filters_of(const float* weight, float* filters, int in, int out, boo
 
 // x[films][height][width][in] to y[films][height][width][out].
 inline void framed_forward(Maps x, const float* weight, Maps y, const Framed& s, int threads) {
+#if MATRIX_TILES
+    if (x.half && tiles::allowed())
+        return tiles::framed_forward(x.half, weight, y.half, s, threads);
+#endif
     Buffer<float> filters((size_t)POINTS * s.in * s.out);
     filters_of(weight, filters, s.in, s.out, false);
     Pool::run(s.groups, threads, [&](Turn& turn) {
@@ -216,6 +221,10 @@ inline void framed_forward(Maps x, const float* weight, Maps y, const Framed& s,
 // dy[films][height][width][out] to dweight[out][in][TAPS], and to dx unless that is null.
 inline void framed_backward(Maps x, const float* weight, Maps dy, Maps dx, float* dweight,
                             const Framed& s, int threads) {
+#if MATRIX_TILES
+    if (x.half && tiles::allowed())
+        return tiles::framed_backward(x.half, weight, dy.half, dx.half, dweight, s, threads);
+#endif
     const size_t part = (size_t)POINTS * s.in * s.out;
     Buffer<float> filters(part), sums(part * s.pieces);
     if (dx) filters_of(weight, filters, s.in, s.out, true);

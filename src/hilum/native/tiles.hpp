@@ -1,5 +1,6 @@
-// Matrix tiles (AMX): convolutions 3x3 of bfloat16 maps as plain sums, of which a tile multiplies and
-// adds 16 x 16 x 32 at a time, in float. Products of maps and filters are exact; filters are rounded.
+// Matrix tiles (AMX): convolutions 3x3 of bfloat16 maps as plain sums, of which a tile multiplies
+// and adds 16 x 16 x 32 at a time, in float. Products of maps and filters are exact; filters are
+// rounded.
 #pragma once
 
 #include <sys/syscall.h>
@@ -7,13 +8,13 @@
 
 #include "layers.hpp"
 
-#ifdef __AMX_BF16__
+#if MATRIX_TILES
 namespace hilum::tiles {
 
-constexpr int SIDE = 16;         // rows of a tile, and numbers of a line of sums
-constexpr int DEPTH = 32;        // bfloat16 in a line: they are multiplied in pairs and added up
-constexpr int PART = 16 * 32;    // bfloat16 in a tile
-constexpr int SUMS = 16 * 16;    // floats in a tile
+constexpr int SIDE = 16;       // rows of a tile, and numbers of a line of sums
+constexpr int DEPTH = 32;      // bfloat16 in a line: they are multiplied in pairs and added up
+constexpr int PART = 16 * 32;  // bfloat16 in a tile
+constexpr int SUMS = 16 * 16;  // floats in a tile
 
 // Linux lets a process use tiles when it asks for them (arch_prctl, ARCH_REQ_XCOMP_PERM).
 inline bool allowed() {
@@ -21,7 +22,7 @@ inline bool allowed() {
     return granted;
 }
 
-// Tiles of `rows` lines for A and C while it lives; B has always 16.
+// Tiles of `rows` lines for sums and left factors while it lives; right ones have always 16.
 class Configured {
 public:
     explicit Configured(int rows) {
@@ -44,7 +45,8 @@ inline void zero() {
 }
 template <int TILE>
 inline void load(const void* from, size_t bytes_apart) {
-    asm volatile("tileloadd (%0,%1,1), %%tmm%c2" ::"r"(from), "r"(bytes_apart), "i"(TILE) : "memory");
+    asm volatile("tileloadd (%0,%1,1), %%tmm%c2" ::"r"(from), "r"(bytes_apart), "i"(TILE)
+                 : "memory");
 }
 template <int TILE>
 inline void store(float* to) {
@@ -54,11 +56,53 @@ template <int SUM, int LEFT, int RIGHT>
 inline void multiply() {
     asm volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(SUM), "i"(LEFT), "i"(RIGHT));
 }
-inline void multiply_all() {
-    multiply<0, 4, 6>(), multiply<1, 4, 7>(), multiply<2, 5, 6>(), multiply<3, 5, 7>();
+
+// Sums[L][R] of L left and R right factors, one or two each.
+template <int L, int R>
+struct Sums {
+    static void zero() {
+        tiles::zero<0>();
+        if (R > 1) tiles::zero<1>();
+        if (L > 1) tiles::zero<2>();
+        if (L > 1 && R > 1) tiles::zero<3>();
+    }
+    static void load(const float* sums) {
+        tiles::load<0>(sums, 64);
+        if (R > 1) tiles::load<1>(sums + SUMS, 64);
+        if (L > 1) tiles::load<2>(sums + R * SUMS, 64);
+        if (L > 1 && R > 1) tiles::load<3>(sums + 3 * SUMS, 64);
+    }
+    static void store(float* sums) {
+        tiles::store<0>(sums);
+        if (R > 1) tiles::store<1>(sums + SUMS);
+        if (L > 1) tiles::store<2>(sums + R * SUMS);
+        if (L > 1 && R > 1) tiles::store<3>(sums + 3 * SUMS);
+    }
+    static void load_left(const bf16* left, size_t next, size_t bytes_apart) {
+        tiles::load<4>(left, bytes_apart);
+        if (L > 1) tiles::load<5>(left + next, bytes_apart);
+    }
+    static void load_right(const bf16* right, size_t next, size_t bytes_apart) {
+        tiles::load<6>(right, bytes_apart);
+        if (R > 1) tiles::load<7>(right + next, bytes_apart);
+    }
+    template <int FIRST = 4, int SECOND = 5>  // the left factors
+    static void multiply() {
+        tiles::multiply<0, FIRST, 6>();
+        if (R > 1) tiles::multiply<1, FIRST, 7>();
+        if (L > 1) tiles::multiply<2, SECOND, 6>();
+        if (L > 1 && R > 1) tiles::multiply<3, SECOND, 7>();
+    }
+};
+
+// Of two rows of 16 numbers, what lies in one column side by side.
+inline __m512i paired(__m256i first, __m256i second) {
+    return _mm512_or_si512(_mm512_cvtepu16_epi32(first),
+                           _mm512_slli_epi32(_mm512_cvtepu16_epi32(second), 16));
 }
 
-// Right factors of a convolution from `in` to `out` channels: [out / 32][in / 32][TAPS][2] tiles.
+// Right factors of a convolution from `in` to `out` channels. What a line of a filter sees of a map
+// are 3 `in` numbers side by side, which are multiplied in steps of 32; noughts fill the last.
 class Filters {
 public:
     // From weight[out][in][TAPS]; `back`: for the way back, which convolves gradients of outputs
@@ -66,49 +110,34 @@ public:
     Filters(const float* weight, int weight_in, int weight_out, bool back)
         : in(back ? weight_out : weight_in),
           out(back ? weight_in : weight_out),
-          tiles((size_t)in * out * TAPS) {
-        for (int o = 0; o < out; o++)
-            for (int i = 0; i < in; i++)
+          steps((3 * in + DEPTH - 1) / DEPTH),
+          tiles((size_t)out / SIDE * 3 * steps * PART) {
+        std::fill_n((bf16*)tiles, (size_t)out / SIDE * 3 * steps * PART, 0);
+        const int each_in = back ? weight_in * TAPS : TAPS, each_out = back ? TAPS : in * TAPS;
+        ivec apart;
+        for (int lane = 0; lane < LANES; lane++) apart[lane] = lane * each_out;
+        const auto rounded = [&](int o, int i, int tap) {  // of 16 outputs
+            const float* from = weight + (size_t)o * each_out + (size_t)i * each_in;
+            return (__m256i)_mm512_cvtneps_pbh(
+                _mm512_i32gather_ps((__m512i)apart, from + (back ? TAPS - 1 - tap : tap), 4));
+        };
+        for (int o = 0; o < out; o += SIDE)
+            for (int i = 0; i < in; i += 2)
                 for (int tap = 0; tap < TAPS; tap++) {
-                    const size_t from = back ? ((size_t)i * weight_in + o) * TAPS + TAPS - 1 - tap
-                                             : ((size_t)o * weight_in + i) * TAPS + tap;
-                    const size_t tile = part(o / DEPTH, i / DEPTH, tap) + o % DEPTH / SIDE;
-                    bf16 rounded[LANES];
-                    hilum::store(rounded, broadcast(weight[from]));
-                    tiles[tile * PART + i % DEPTH / 2 * DEPTH + o % SIDE * 2 + i % 2] = rounded[0];
+                    const int at = tap % 3 * in + i;
+                    bf16* to = (bf16*)right(o, tap / 3, at / DEPTH) + at % DEPTH / 2 * DEPTH;
+                    _mm512_storeu_si512(to, paired(rounded(o, i, tap), rounded(o, i + 1, tap)));
                 }
     }
-    // Two rows of up to 16 outputs of 32 channels from `block` on: sums[row][2][16][16]. `line`: four
-    // lines of inputs, each from the first output's first tap on. Vectors have time while tiles
-    // multiply: meanwhile(share, shares) does a share of something else.
-    template <class Meanwhile>
-    void convolve(const bf16* const (&line)[4], int block, float* sums, Meanwhile meanwhile) const {
-        zero<0>(), zero<1>(), zero<2>(), zero<3>();
-        const size_t apart = (size_t)in * sizeof(bf16);
-        for (int k = 0; k < in; k += DEPTH) {
-            const bf16* filter = tiles + part(block / DEPTH, k / DEPTH, 0) * PART;
-            for (int across = 0; across < 3; across++, filter += 2 * PART) {
-                const size_t at = (size_t)across * in + k;
-                load<4>(line[0] + at, apart), load<5>(line[1] + at, apart);
-                load<6>(filter, 64), load<7>(filter + PART, 64);
-                multiply_all();
-                load<4>(line[2] + at, apart);  // the second row's; the first row's is in 5
-                load<6>(filter + 6 * PART, 64), load<7>(filter + 7 * PART, 64);
-                multiply<0, 5, 6>(), multiply<1, 5, 7>(), multiply<2, 4, 6>(), multiply<3, 4, 7>();
-                load<5>(line[3] + at, apart);
-                load<6>(filter + 12 * PART, 64), load<7>(filter + 13 * PART, 64);
-                multiply_all();
-                meanwhile(k / DEPTH * 3 + across, in / DEPTH * 3);
-            }
-        }
-        store<0>(sums), store<1>(sums + SUMS), store<2>(sums + 2 * SUMS), store<3>(sums + 3 * SUMS);
+    // The tile of a line of filters `o` to `o` + 15; that of the next 16 lies `next` behind.
+    const bf16* right(int o, int down, int step) const {
+        return tiles + (((size_t)o / SIDE * 3 + down) * steps + step) * PART;
     }
+    size_t next() const { return (size_t)3 * steps * PART; }
+
+    const int in, out, steps;
 
 private:
-    size_t part(int to, int from, int tap) const {
-        return 2 * (((size_t)to * (in / DEPTH) + from) * TAPS + tap);
-    }
-    const int in, out;
     const Buffer<bf16> tiles;
 };
 

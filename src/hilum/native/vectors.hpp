@@ -18,6 +18,11 @@ constexpr int LANES = 16;
 #define AVX512 0
 constexpr int LANES = 8;
 #endif
+#if defined(__AMX_BF16__) && defined(__AVX512BF16__)
+#define MATRIX_TILES 1
+#else
+#define MATRIX_TILES 0
+#endif
 typedef float vec __attribute__((vector_size(4 * LANES)));
 typedef int32_t ivec __attribute__((vector_size(4 * LANES)));
 typedef float loose_vec __attribute__((vector_size(4 * LANES), aligned(4), may_alias));

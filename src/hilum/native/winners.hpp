@@ -110,7 +110,7 @@ void input_gradient(const typename Scatter<T>::Number* filters, const T* dy, con
 template <class T>
 void block_backward(const T* x, const float* weight, const T* dy, const uint8_t* winners, T* dx,
                     float* dweight, float* dbias, const Block& s, int threads) {
-#ifdef __AMX_BF16__
+#if MATRIX_TILES
     if constexpr (std::is_same_v<T, bf16>)
         if (tiles::allowed())
             return tiles::block_backward(x, weight, dy, winners, dx, dweight, dbias, s, threads);

@@ -17,12 +17,12 @@ or number of channels, a graph being traced), so a caller need not ask. What is 
 - The convolutions round otherwise than torch's, as any two algorithms do: about 1e-6 relative in
   float32. Where two values of a window are equal but for that, another of them may win. In
   bfloat16 sums are kept in float32 and maps are rounded. Where the processor has matrix tiles (AMX)
-  blocks behind the first round their filters, too. Elsewhere, where it multiplies integers of
-  16 bits twice as fast (AVX-512 VNNI), products forward are computed in these, up to 64 channels,
-  which loses less than rounding the maps does. Where it multiplies pairs of bfloat16 (AVX-512
-  BF16), the gradient of an input is taken from filters that are rounded, that of the first block's
-  weights from films that are, up and down by a pattern, so that even areas lose nothing on average.
-  Results lie nearer to the exact ones than autocast's.
+  all convolutions but the first block round their filters, too. Elsewhere, where it multiplies
+  integers of 16 bits twice as fast (AVX-512 VNNI), products forward are computed in these, up to 64
+  channels, which loses less than rounding the maps does. Where it multiplies pairs of bfloat16
+  (AVX-512 BF16), the gradient of an input is taken from filters that are rounded, that of the first
+  block's weights from films that are, up and down by a pattern, so that even areas lose nothing on
+  average. Results lie nearer to the exact ones than autocast's.
 - A NaN or an infinity comes out as NaN or infinite; it may spread over the tile of 4 × 4 outputs
   around it, in bfloat16 over the twelve tiles that are computed together, in the first block over
   its row of windows.
@@ -153,7 +153,6 @@ def framed_conv(x: Tensor, weight: Tensor) -> Tensor:
         and tuple(weight.shape[1:]) == (x.shape[1], 3, 3)
         and weight.dtype in functions.NAMES
         and x.shape[1] % 16 == weight.shape[0] % 16 == 0
-        and not _by_tiles(dtype)
     ):
         y: Tensor = functions.FramedConv.apply(x.to(dtype), weight.float())
         return y
@@ -235,11 +234,6 @@ def _remember(norm: nn.BatchNorm2d, mean: Tensor, variance: Tensor, count: int) 
 def _dtype(x: Tensor) -> torch.dtype:
     """Of the result: autocast's where it is on."""
     return torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
-
-
-def _by_tiles(dtype: torch.dtype) -> bool:
-    """Whether oneDNN has matrix tiles for it: its dense sums are then faster than few ones here."""
-    return dtype == torch.bfloat16 and "amx_bf16" in machine.cpu_flags()
 
 
 def _usable(name: str, x: Tensor, dtype: torch.dtype | None = None) -> bool:
