@@ -91,21 +91,6 @@ def test_its_memory_comes_back(name: Any) -> None:
         assert torch.equal(a, b)
 
 
-def test_orthogonalised_matrices_have_singular_values_of_about_one() -> None:
-    for shape in ((8, 20), (20, 8)):
-        matrix = torch.randn(shape, generator=torch.Generator().manual_seed(0))
-        found = torch.linalg.svdvals(optimiser.orthogonalise(matrix, 5))
-        assert found.min() > 0.6 and found.max() < 1.3
-
-
-def test_muon_takes_the_convolutions() -> None:
-    model = network()
-    muon, rest = optimiser.make(model, Optimiser("muon"))
-    assert isinstance(muon, optimiser.Muon) and isinstance(rest, optimiser.Adam)
-    assert [p.ndim for p in muon.parameters] == [4]
-    assert len(rest.parameters) == len(list(model.parameters())) - 1
-
-
 def test_the_compiler_is_not_loaded() -> None:
     code = (
         "import sys, torch; from hilum.training import optimiser, train\n"

@@ -9,9 +9,6 @@
 
 namespace hilum {
 
-constexpr int LINE = 16;               // channels come in multiples of this
-constexpr int WIDTH = LINE / LANES;    // vectors of them
-constexpr int ROWS = AVX512 ? 14 : 6;  // rows multiplied at a time: they fill the registers
 constexpr int TOGETHER = 1024;         // values that one point of a group has: L2 holds them all
 constexpr int ENOUGH = 128;            // tiles that are worth a sum of filters of their own
 constexpr int PIECES = 4;              // such sums at most
@@ -44,16 +41,6 @@ inline void gather_filter(const vec (&t)[TILE], vec (&g)[3]) {
     g[0] = t[0] * (1.f / 4) - sum + sum2 * (1.f / 24);
     g[1] = (t[2] - t[1]) * (1.f / 6) + (t[3] - t[4]) * (1.f / 12);
     g[2] = t[5] + sum2 * (1.f / 6) - sum;
-}
-
-// c[rows][columns] (+)= a[rows][depth] . b[depth][columns]; TURNED: a[depth][rows].
-template <bool TURNED = false>
-void multiply(const float* a, const float* b, float* c, int rows, int columns, int depth,
-              bool add = false) {
-    for (int row = 0; row < rows; row += ROWS)
-        PRODUCT<WIDTH, TURNED, ROWS>[std::min(ROWS, rows - row) - 1](
-            a + (TURNED ? row : (size_t)row * depth), TURNED ? rows : depth, b, columns, LINE,
-            c + (size_t)row * columns, columns, depth, add);
 }
 
 struct Framed : Shape {

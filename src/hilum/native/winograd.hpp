@@ -1,11 +1,8 @@
 // Winograd's minimal filtering F(4x4, 3x3) (Lavin and Gray, CVPR 2016): 36 products where the plain
-// sum has 144. Its transforms, and the products in float.
+// sum has 144. Its transforms.
 #pragma once
 
-#include <array>
-#include <utility>
-
-#include "layers.hpp"
+#include "products.hpp"
 
 namespace hilum {
 
@@ -84,36 +81,5 @@ inline void transform_filters(const float* weight, float* filters, int in, int o
                 [&](int a, int b, vec v) { store(to + (size_t)(a * TILE + b) * in * out, v); });
         }
 }
-
-// c[COUNT][columns] (+)= a[COUNT][depth] . b[depth][columns]. The rows of a lie `apart`; TURNED: its
-// columns do. b comes in strips of WIDTH vectors; how far its lines and its strips lie apart is said.
-template <int WIDTH, bool TURNED, int COUNT>
-void product(const float* a, size_t apart, const float* b, size_t line, size_t strip, float* c,
-             int columns, int depth, bool add) {
-    for (int column = 0; column < columns; column += WIDTH * LANES, b += strip) {
-        vec sum[COUNT][WIDTH] = {};
-        for (int k = 0; k < depth; k++) {
-            vec right[WIDTH];
-            UNROLL for (int v = 0; v < WIDTH; v++) right[v] = load(b + k * line + v * LANES);
-            UNROLL for (int r = 0; r < COUNT; r++) {
-                const vec left = broadcast(TURNED ? a[k * apart + r] : a[r * apart + k]);
-                UNROLL for (int v = 0; v < WIDTH; v++) sum[r][v] += left * right[v];
-            }
-        }
-        UNROLL for (int r = 0; r < COUNT; r++)
-            UNROLL for (int v = 0; v < WIDTH; v++) {
-                float* to = c + (size_t)r * columns + column + v * LANES;
-                store(to, add ? load(to) + sum[r][v] : sum[r][v]);
-            }
-    }
-}
-using Product = void (*)(const float*, size_t, const float*, size_t, size_t, float*, int, int,
-                         bool);
-template <int WIDTH, bool TURNED, int... I>
-constexpr std::array<Product, sizeof...(I)> products(std::integer_sequence<int, I...>) {
-    return {product<WIDTH, TURNED, I + 1>...};
-}
-template <int WIDTH, bool TURNED, int MOST>  // by COUNT, less one
-constexpr auto PRODUCT = products<WIDTH, TURNED>(std::make_integer_sequence<int, MOST>());
 
 }  // namespace hilum

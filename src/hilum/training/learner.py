@@ -119,7 +119,10 @@ class TorchLearner:
             self.model if group is None else group.wrap(self.model, recipe.training.batch)
         )
         self.optimisers = optimiser.make(
-            self.model, recipe.optimiser, None if group is None else group.by_factors
+            self.model,
+            recipe.optimiser,
+            None if group is None else group.by_factors,
+            place.threads,
         )
         self.average: Any = deepcopy(self.model).eval() if recipe.averaging.decay else None
         self.weights = torch.tensor(weights, device=self.device)

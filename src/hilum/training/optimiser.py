@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.optim.adam import adam
 from torch.optim.sgd import sgd
 
+from hilum.training.muon import Muon, gradients
 from hilum.training.recipe import Optimiser as Settings
 
 if TYPE_CHECKING:
@@ -37,7 +37,10 @@ class Optimiser(Protocol):
 
 
 def make(
-    network: nn.Module, settings: Settings, shared: ByFactors | None = None
+    network: nn.Module,
+    settings: Settings,
+    shared: ByFactors | None = None,
+    threads: int = 1,
 ) -> list[Optimiser]:
     """The optimisers of a network.
 
@@ -47,6 +50,7 @@ def make(
     Parameters
     ----------
     shared : whose weights are also those of other processes, each of which moves its rows
+    threads : that Muon's kernel may take
     """
     wide = [p for p in network.parameters() if p.ndim > 1]
     narrow = [p for p in network.parameters() if p.ndim <= 1]
@@ -54,7 +58,7 @@ def make(
         convolutions = [p for p in wide if p.ndim == 4]
         rest = [p for p in wide if p.ndim != 4] + narrow
         beside = Adam(rest, settings, decay=0.0, momentum=0.9, shared=shared)
-        return [Muon(convolutions, settings), beside]
+        return [Muon(convolutions, settings, threads), beside]
     kind: Any = Sgd if settings.name == "sgd" else Adam
     groups = [(wide, settings.weight_decay), (narrow, 0.0)]
     return [kind(some, settings, decay=decay, shared=shared) for some, decay in groups if some]
@@ -65,10 +69,6 @@ def restore(optimiser: Optimiser, state: dict[str, list[Tensor]]) -> None:
     for name, kept in optimiser.state().items():
         for mine, theirs in zip(kept, state[name], strict=True):
             mine.copy_(theirs)
-
-
-def _gradients(parameters: Sequence[Tensor]) -> list[Tensor]:
-    return [p.grad if p.grad is not None else torch.zeros_like(p) for p in parameters]
 
 
 def _fused(parameters: Sequence[nn.Parameter]) -> bool:
@@ -115,7 +115,7 @@ class Adam(_ByElement):
     def step(self, share: float | Tensor) -> None:
         adam(
             self._mine(self.parameters),
-            self._mine(_gradients(self.parameters)),
+            self._mine(gradients(self.parameters)),
             self._mine(self.means),
             self._mine(self.squares),
             [],
@@ -155,7 +155,7 @@ class Sgd(_ByElement):
         lr: Any = self.settings.lr * share  # a tensor where torch's annotation has only floats
         sgd(
             self._mine(self.parameters),
-            self._mine(_gradients(self.parameters)),
+            self._mine(gradients(self.parameters)),
             list(self._mine(self.means)),
             fused=self.fused,
             weight_decay=self.decay,
@@ -168,76 +168,3 @@ class Sgd(_ByElement):
 
     def state(self) -> dict[str, list[Tensor]]:
         return {"means": self.means}
-
-
-class Muon:
-    """Momentum whose update is made orthogonal (Jordan 2024), for convolutions as (out, rest).
-
-    The update is Nesterov momentum, orthogonalised by a quintic Newton–Schulz iteration and
-    scaled by √max(1, out/rest); weight decay is decoupled.
-    """
-
-    def __init__(self, parameters: Sequence[nn.Parameter], settings: Settings) -> None:
-        self.parameters: list[Tensor] = list(parameters)
-        self.settings = settings
-        self.means = [torch.zeros_like(p) for p in parameters]
-
-    @torch.no_grad()
-    def step(self, share: float | Tensor) -> None:
-        if not self.parameters:
-            return
-        momentum, lr = self.settings.momentum, self.settings.muon_lr * share
-        gradients = _gradients(self.parameters)
-        torch._foreach_lerp_(self.means, gradients, 1 - momentum)
-        updates = torch._foreach_lerp(gradients, self.means, momentum)
-        made = orthogonalised([update.flatten(1) for update in updates])
-        steps = [
-            (m * max(1, m.shape[0] / m.shape[1]) ** 0.5).view_as(p)
-            for p, m in zip(self.parameters, made, strict=True)
-        ]
-        torch._foreach_mul_(self.parameters, 1 - lr * self.settings.weight_decay)
-        if isinstance(lr, Tensor):
-            # As ``alpha`` the host would wait for it.
-            steps, lr = list(torch._foreach_mul(steps, lr)), 1.0
-        torch._foreach_add_(self.parameters, steps, alpha=-lr)
-
-    def state(self) -> dict[str, list[Tensor]]:
-        return {"means": self.means}
-
-
-def orthogonalise(matrix: Tensor, iterations: int = 4) -> Tensor:
-    """The nearest matrix with singular values of about 1, by Newton–Schulz.
-
-    Coefficients of the quintic: Jordan 2024, "Muon: an optimizer for hidden layers".
-
-    Parameters
-    ----------
-    matrix : (..., rows, columns); on a GPU it is computed in bfloat16, as Jordan does
-    """
-    a, b, c = 3.4445, -4.7750, 2.0315
-    x = matrix.bfloat16() if matrix.is_cuda else matrix
-    turned = x.size(-2) > x.size(-1)
-    x = x.mT if turned else x
-    x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
-    add = torch.addmm if x.dim() == 2 else torch.baddbmm
-    for _ in range(iterations):
-        gram = x @ x.mT
-        x = add(x, add(gram, gram, gram, beta=b, alpha=c), x, beta=a)
-    return (x.mT if turned else x).to(matrix.dtype)
-
-
-def orthogonalised(matrices: Sequence[Tensor]) -> list[Tensor]:
-    """``orthogonalise`` for each; on a GPU as one batch, which takes a twentieth of the launches.
-
-    There all are laid on their wide side and framed with
-    zeros to one shape: zeros around a matrix change nothing in it.
-    """
-    if not matrices[0].is_cuda:
-        return [orthogonalise(matrix) for matrix in matrices]
-    wide = [m.mT if m.shape[0] > m.shape[1] else m for m in matrices]
-    rows, columns = (max(m.shape[k] for m in wide) for k in (0, 1))
-    framed = [functional.pad(m, (0, columns - m.shape[1], 0, rows - m.shape[0])) for m in wide]
-    found = orthogonalise(torch.stack(framed))
-    cut = [x[: m.shape[0], : m.shape[1]] for x, m in zip(found, wide, strict=True)]
-    pairs = zip(cut, matrices, strict=True)
-    return [(x.mT if x.shape != m.shape else x).contiguous() for x, m in pairs]
