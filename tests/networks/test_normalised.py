@@ -17,7 +17,7 @@ from hilum.networks import kernels
 
 @pytest.fixture(autouse=True)
 def built() -> None:
-    if not kernels.available("norm"):
+    if not kernels.available("residual"):
         pytest.skip(kernels.status())
 
 

@@ -14,7 +14,7 @@ from hilum.training.recipe import Optimiser
 
 SHAPES = [(16, 4, 3, 3), (64, 32, 3, 3), (32, 16, 1, 1), (5, 3, 3, 3), (70, 7, 1, 1), (1, 2, 3, 3)]
 needs_kernel = pytest.mark.skipif(
-    library.load("muon")[0] is None, reason=f"no kernels: {library.load('muon')[1]}"
+    library.load("residual")[0] is None, reason=f"no kernels: {library.load('residual')[1]}"
 )
 
 

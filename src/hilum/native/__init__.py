@@ -1,7 +1,8 @@
 """What is compiled: C++ sources, each of which is made a library at first use.
 
-``blocks.cpp`` holds the blocks of the paper's network, ``framed.cpp`` and ``norm.cpp`` the layers
-of the compact one and ``muon.cpp`` its optimiser, ``films.cpp`` what is done to films.
+``blocks.cpp`` holds the blocks of the paper's network, ``framed.cpp`` the convolutions of the
+compact one and ``residual.cpp`` its other layers and its optimiser, ``films.cpp`` what is done to
+films.
 ``tiles.hpp`` and the headers named after it compute convolutions in bfloat16 where a processor has
 matrix tiles (AMX). Work is cut into pieces by the shape alone, and the sums of the pieces are added
 in their order: no result depends on the number of threads.

@@ -24,45 +24,57 @@ struct Weights {
     int rows, columns;
 };
 
-// A square matrix in lines of `size` numbers, and room for products.
+constexpr int AT_A_TIME = 8;  // rows multiplied: so many that no sum waits for itself
+
+inline int padded(int size, int multiple) { return (size + multiple - 1) / multiple * multiple; }
+
+// Room for a matrix x and what is made of it.
 class Orthogonal {
 public:
-    Orthogonal(int shorter, int longer)
-        : size((shorter + LINE - 1) / LINE * LINE),
-          longer(longer),
+    Orthogonal(int shorter, int longest)
+        : size(padded(shorter, LINE)),
+          longer(padded(longest, AT_A_TIME)),
           x((size_t)longer * size),
           made((size_t)longer * size),
           gram(square()), twice(square()), change(square()), all(square()), next(square()) {}
 
-    // x[longer][size] (noughts beyond the shorter side) to made = x' made orthogonal, laid out alike.
+    // x[longer][size], noughts beyond its sides, to made[longer][size], which is orthogonal.
     void make(int iterations) const {
         constexpr float a = 3.4445f, b = -4.7750f, c = 2.0315f;
         double sum = 0;
         for (size_t i = 0; i < (size_t)longer * size; i++) sum += (double)x[i] * x[i];
         const float share = 1 / ((float)std::sqrt(sum) + 1e-7f);
         for (size_t i = 0; i < (size_t)longer * size; i++) x[i] *= share;
-        multiply<true>(x, x, gram, size, size, longer);
+        multiply<true>(x, x, gram, size, longer);
         for (int turn = 0; turn < iterations; turn++) {
-            multiply(gram, gram, twice, size, size, size);
+            multiply(gram, gram, twice, size, size);
             for (int i = 0; i < size * size; i++) change[i] = b * gram[i] + c * twice[i];
             for (int i = 0; i < size; i++) change[i * size + i] += a;
             if (turn == 0) {
                 std::copy_n((float*)change, size * size, (float*)all);
             } else {
-                multiply(change, all, next, size, size, size);
+                multiply(change, all, next, size, size);
                 std::copy_n((float*)next, size * size, (float*)all);
             }
             if (turn + 1 == iterations) break;
-            multiply(change, gram, twice, size, size, size);
-            multiply(twice, change, gram, size, size, size);
+            multiply(change, gram, twice, size, size);
+            multiply(twice, change, gram, size, size);
         }
-        multiply(x, all, made, longer, size, size);
+        multiply(x, all, made, longer, size);
     }
 
     const int size, longer;
     const Buffer<float> x, made;
 
 private:
+    // c[rows][size] = a[rows][depth] . b[depth][size]; TURNED: a[depth][rows].
+    template <bool TURNED = false>
+    void multiply(const float* a, const float* b, float* c, int rows, int depth) const {
+        for (int row = 0; row < rows; row += AT_A_TIME)
+            product<WIDTH, TURNED, AT_A_TIME>(a + (TURNED ? row : (size_t)row * depth),
+                                              TURNED ? rows : depth, b, size, LINE,
+                                              c + (size_t)row * size, size, depth, false);
+    }
     Buffer<float> square() const { return Buffer<float>((size_t)size * size); }
     const Buffer<float> gram, twice, change, all, next;
 };

@@ -105,7 +105,7 @@ class Compact(nn.Module):
     #: The head is a mean and one linear layer: the graph gives an exact class activation map.
     cam = True
     #: The compiled ones that its layers are in, see ``hilum.native``.
-    libraries = ("framed", "norm", "muon")
+    libraries = ("framed", "residual")
     #: Bytes that a step on a CPU holds at its peak for each value that a layer gives out, measured.
     held: ClassVar = {
         "kernels": {"float32": 6.5, "bfloat16": 4.2},

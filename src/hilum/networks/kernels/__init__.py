@@ -179,7 +179,7 @@ def normalised(
         and z.numel() > z.shape[1]  # of one value torch refuses to take the variance
         and (beside is None or (beside.shape == z.shape and beside.dtype == z.dtype))
         and _dtype(z) == z.dtype
-        and _usable("norm", z)
+        and _usable("residual", z)
     ):
         learnt = (norm.weight, norm.bias, norm.eps)
         y, mean, variance = functions.Normalised.apply(z, beside, *learnt, relu)

@@ -167,7 +167,13 @@ class Normalised(Function):
         y, mean, variance = (torch.empty_like(t) for t in (z, weight, weight))
         tensors = [z, beside, weight.contiguous(), bias.contiguous(), y, mean, variance]
         call(
-            "norm", "norm_forward", z.dtype, tensors, shape, ctypes.c_float(eps), ctypes.c_int(relu)
+            "residual",
+            "norm_forward",
+            z.dtype,
+            tensors,
+            shape,
+            ctypes.c_float(eps),
+            ctypes.c_int(relu),
         )
         ctx.save_for_backward(z, y if relu else None, weight, mean, variance)
         ctx.eps = eps
@@ -184,5 +190,5 @@ class Normalised(Function):
         dbeside = torch.empty_like(z) if ctx.needs_input_grad[1] else None
         tensors = [z, y, dy, weight.contiguous(), mean, variance, dz, dbeside, dweight, dbias]
         shape = _shape(z, z.shape[1])
-        call("norm", "norm_backward", z.dtype, tensors, shape, ctypes.c_float(ctx.eps))
+        call("residual", "norm_backward", z.dtype, tensors, shape, ctypes.c_float(ctx.eps))
         return dz, dbeside, dweight, dbias, None, None

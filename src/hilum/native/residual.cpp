@@ -1,4 +1,6 @@
-// Batch normalisation with the sum and the ReLU behind it.
+// What trains a residual network beside its convolutions: batch normalisation with the sum and the
+// ReLU behind it, and Muon's update.
+#include "muon.hpp"
 #include "norm.hpp"
 
 using namespace hilum;
@@ -20,3 +22,12 @@ using namespace hilum;
 
 NORM_FOR_TYPE(float32, float)
 NORM_FOR_TYPE(bfloat16, bf16)
+
+// `weights` come the largest first, so that the last threads to end have little left.
+EXPORT void muon_step_float32(const Weights* weights, int count, const Momentum* momentum,
+                              int threads) {
+    Pool::run(count, threads, [=](Turn& turn) {
+        do step(weights[turn.piece], *momentum);
+        while (turn.next());
+    });
+}
