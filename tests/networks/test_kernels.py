@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from hilum import machine
@@ -22,6 +22,8 @@ from hilum.films import resize
 from hilum.native import library
 from hilum.networks import kernels
 from hilum.training.augment import Augmentation, augment
+from hilum.training.muon import Muon
+from hilum.training.recipe import Optimiser
 
 EVERYTHING = Augmentation(
     flip=True, rotation=10, blur=1.5, sharpen=1.5, gamma=0.7, contrast=0.5, field=0.3, noise=0.05
@@ -45,7 +47,7 @@ def build(
     """All tests run with the best build for this processor and, where that has matrix tiles, with
     the one without."""
     with pytest.MonkeyPatch.context() as patch:
-        if request.param != BUILDS[0]:
+        if request.param != BUILDS[0] and kernels.available():
             flags = [flag for flag in library.flags(library.level()) if "amx" not in flag]
             folder = tmp_path_factory.mktemp("kernels")
             vectors = built_in(folder, ("framed", "blocks"), flags)
@@ -191,6 +193,8 @@ class TestConvolutions:
         h=sizes,
         w=sizes,
     )
+    @example(seed=1, n=2, channels=(32, 64), h=75, w=41)  # films in several strips
+    @example(seed=2, n=1, channels=(64, 32), h=70, w=68)
     @settings(max_examples=40)
     def test_outputs_and_gradients(self, dtype, seed, n, channels, h, w):
         inputs, out = channels
@@ -449,11 +453,13 @@ class TestFramedConv:
         for other in found[1:]:
             assert all(map(torch.equal, found[0], other))
 
-    def test_nan_does_not_get_lost(self):
-        x, weight = draw(8, 1, 16, 20, 20), draw(9, 16, 16, 3, 3)
-        x[0, 0, 7, 9] = float("nan")
-        expected = torch_framed(x, weight).isnan()
-        assert expected.any() and kernels.framed_conv(x, weight).isnan()[expected].all()
+    @pytest.mark.parametrize("dtype", DTYPES)
+    def test_nan_does_not_get_lost_and_stays_in_its_film(self, dtype):
+        x, weight = draw(8, 3, 16, 20, 20, dtype=dtype), draw(9, 16, 16, 3, 3)
+        x[1, 0, 0, 0] = x[1, 0, 7, 9] = float("nan")
+        expected = torch_framed(x.float(), weight).isnan()
+        found = kernels.framed_conv(x, weight).isnan()
+        assert expected.any() and found[expected].all() and not found[[0, 2]].any()
 
     def test_no_input_gradient_is_computed_where_none_is_wanted(self):
         x, weight = draw(1, 1, 16, 12, 12), draw(2, 16, 16, 3, 3).requires_grad_()
@@ -499,16 +505,19 @@ class TestThreadsAndBuilds:
     def test_a_forked_process_computes_too(self, threads):
         """Threads do not survive a fork."""
         torch.set_num_threads(3)
-        x = draw(1, 1, 32, 40, 40)
-        y = kernels.relu_pool(x)
+        x, weight = draw(1, 1, 32, 40, 40, dtype=torch.bfloat16), draw(2, 32, 32, 3, 3)
+        y = kernels.conv_relu_pool(x, weight, torch.zeros(32))
         child = os.fork()
         if child == 0:
-            os._exit(0 if torch.equal(kernels.relu_pool(x), y) else 1)
+            again = kernels.conv_relu_pool(x, weight, torch.zeros(32))
+            os._exit(0 if torch.equal(again, y) else 1)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
-    def test_several_callers_at_once(self, threads):
+    @pytest.mark.parametrize("dtype", DTYPES)
+    def test_several_callers_at_once(self, threads, dtype):
         torch.set_num_threads(3)
-        x, weight, bias = draw(1, 2, 32, 70, 40), draw(2, 32, 32, 3, 3), draw(3, 32)
+        x = draw(1, 2, 32, 70, 40, dtype=dtype)
+        weight, bias = draw(2, 32, 32, 3, 3), draw(3, 32)
         alone = kernels.conv_relu_pool(x, weight, bias)
         with ThreadPoolExecutor(4) as callers:
             many = [callers.submit(kernels.conv_relu_pool, x, weight, bias) for _ in range(40)]
@@ -521,7 +530,7 @@ class TestThreadsAndBuilds:
 
     def test_the_narrow_build_gives_the_same(self, tmp_path, monkeypatch):
         """AVX2 is tested also where AVX-512 is used."""
-        used = ("films", "framed", "blocks")
+        used = ("films", "framed", "residual", "blocks")
         monkeypatch.setattr(library, "FLAGS", ("-O1", *library.FLAGS[1:]))  # built sooner
         built = built_in(tmp_path, used, library.flags("x86-64-v3"))
         x, weight, bias = draw(1, 2, 32, 33, 30), draw(2, 32, 32, 3, 3) / 10, draw(3, 32)
@@ -530,7 +539,11 @@ class TestThreadsAndBuilds:
         pixels = torch.randint(0, 256, (9, 41, 41)).to(torch.uint8)
 
         def everything() -> list[Tensor]:
+            moved = nn.Parameter(weight.clone())
+            moved.grad = weight.flip(0)
+            Muon([moved], Optimiser("muon")).step(1.0)
             return [
+                moved.detach(),
                 *gradients(kernels.conv_relu_pool, x, weight, bias),
                 *gradients(kernels.first_block, films, first, bias),
                 *gradients(kernels.relu_pool, x.bfloat16()),

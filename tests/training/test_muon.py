@@ -13,9 +13,14 @@ from hilum.training import muon, optimiser
 from hilum.training.recipe import Optimiser
 
 SHAPES = [(16, 4, 3, 3), (64, 32, 3, 3), (32, 16, 1, 1), (5, 3, 3, 3), (70, 7, 1, 1), (1, 2, 3, 3)]
-needs_kernel = pytest.mark.skipif(
-    library.load("residual")[0] is None, reason=f"no kernels: {library.load('residual')[1]}"
-)
+needs_kernel = pytest.mark.usefixtures("built")
+
+
+@pytest.fixture
+def built() -> None:
+    found, why = library.load("residual")
+    if found is None:
+        pytest.skip(why)
 
 
 def weights(seed: int) -> list[nn.Parameter]:
@@ -26,7 +31,7 @@ def weights(seed: int) -> list[nn.Parameter]:
 
 def trained(monkeypatch: pytest.MonkeyPatch, kernel: bool, threads: int = 1) -> list[torch.Tensor]:
     """Weights and memory after some steps; some gradients are none, and some lie otherwise."""
-    parameters = weights(0)
+    parameters = [nn.Parameter(w.detach() / 100) for w in weights(0)]
     one = muon.Muon(parameters, Optimiser("muon", weight_decay=0.1), threads)
     if not kernel:
         monkeypatch.setattr(one, "_kernel", lambda: None)
@@ -54,14 +59,20 @@ def test_any_number_of_threads_gives_the_same_bits(monkeypatch: pytest.MonkeyPat
 
 @needs_kernel
 @pytest.mark.parametrize("size", [1e-3, 1.0, 1e12])
-def test_a_gradients_size_does_not_matter(size: float) -> None:
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_gradients_size_does_not_matter(size: float, turned: bool) -> None:
     """Nor do directions that it hardly has: singular values from 1 down to a millionth."""
-    left, right = (torch.linalg.qr(torch.randn(n, n, dtype=torch.float64))[0] for n in (48, 90))
+    generator = torch.Generator().manual_seed(0)
+    left, right = (
+        torch.linalg.qr(torch.randn(n, n, dtype=torch.float64, generator=generator))[0]
+        for n in (48, 90)
+    )
     gradient = (left * torch.logspace(0, -6, 48, dtype=torch.float64)) @ right[:48] * size
-    p = nn.Parameter(torch.zeros(48, 90, 1, 1))
+    gradient = gradient.T if turned else gradient
+    p = nn.Parameter(torch.zeros(*gradient.shape, 1, 1))
     p.grad = gradient.float().view_as(p)
     muon.Muon([p], Optimiser("muon", muon_lr=1.0, weight_decay=0.0)).step(1.0)
-    exact = muon.orthogonalise(gradient)
+    exact = muon.orthogonalise(gradient) * max(1, len(p) / p.shape[1]) ** 0.5
     assert (p.detach()[..., 0, 0] + exact).norm() < 2e-3 * exact.norm()
 
 

@@ -125,37 +125,14 @@ public:
                 for (int i = 0; i < rows; i++) turn(dy, winners, film, row + i, column, i);
                 for (int i = 0; i < 2 * rows + 2; i++)
                     pair(x + s.input(film, 2 * row + i, 0), 2 * column, i);
-                const bool right = column + SIDE < s.columns;  // the next are there, else below
-                const Ahead ahead{s, x, dy, winners, film, right ? row : row + rows,
-                                  right ? column + SIDE : 0};
-                const int shares = s.out / DEPTH * s.in / DEPTH * TAPS;
-                for (int out = 0, share = 0; out < s.out; out += DEPTH)
+                for (int out = 0; out < s.out; out += DEPTH)
                     for (int in = 0; in < s.in; in += DEPTH)
-                        for (int tap : {0, 2, 3, 5, 6, 8, 1, 4, 7}) {  // of even pairs, of odd ones
-                            ahead.prefetch(share++, shares);
+                        for (int tap : {0, 2, 3, 5, 6, 8, 1, 4, 7})  // of even pairs, of odd ones
                             multiply(tap, out, in, 2 * rows, sums + place(out, in, tap));
-                        }
             }
     }
 
 private:
-    // What comes next: asked for while tiles multiply.
-    struct Ahead {
-        void prefetch(int share, int shares) const {
-            for (int i = 0; i < LINES + 2 && 2 * row + i < s.height; i++)
-                hilum::prefetch(x + s.input(film, 2 * row + i, 2 * column),
-                                2 * SIDE * s.in * sizeof(bf16), share, shares);
-            for (int i = 0; i < LINES / 2 && row + i < s.rows; i++) {
-                const size_t at = s.pixel(film, row + i, column);
-                hilum::prefetch(dy + at, (size_t)SIDE * s.out * sizeof(bf16), share, shares);
-                hilum::prefetch(winners + at, (size_t)SIDE * s.out, share, shares);
-            }
-        }
-        const Block& s;
-        const bf16 *x, *dy;
-        const uint8_t* winners;
-        int film, row, column;
-    };
     // Gradients of 16 windows of a pooled row as two lines of tiles: each channel's, window by
     // window, at the place that won.
     void turn(const bf16* dy, const uint8_t* winners, int film, int row, int column,

@@ -3,7 +3,7 @@
 //
 // Maps are NHWC (torch's channels_last), float or bfloat16 in memory, sums in float. In a block a
 // pooled pixel keeps its winner as one byte: the place 0..3 in its 2x2 window, row by row, or DEAD where
-// ReLU cut it off. Neither the map before the pool nor its gradient is ever written: only winners
+// ReLU cut it off. But for matrix tiles, neither the map before the pool nor its gradient is ever written: only winners
 // carry a gradient, so the backward sums visit a quarter of the products, and fewer where units
 // are dead.
 #include "first.hpp"

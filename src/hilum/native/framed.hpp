@@ -1,4 +1,5 @@
-// Convolution 3x3 in a frame of zeros, stride 1, forward and backward, by the minimal filtering of
+// Convolution 3x3 in a frame of zeros, stride 1, forward and backward: in bfloat16 by matrix tiles
+// where there are some (framed_tiles.hpp), else by the minimal filtering of
 // winograd.hpp: Y = A'[(G g G') * (B' d B)]A for each tile of 4x4 outputs (Lavin and Gray, CVPR
 // 2016). The way back is the exact adjoint of that sum, so its products are as few:
 //     dg = G'[(A dY A') * (B' d B)]G        dd = B[(G g G') * (A dY A')]B'

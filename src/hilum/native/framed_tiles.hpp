@@ -7,12 +7,12 @@
 #if MATRIX_TILES
 namespace hilum::tiles {
 
-// Maps of a few films as one long line of pixels, with a nought behind each of their lines, and a
+// Maps of a few films as one long line of pixels, with two noughts behind each of their lines, and a
 // line of noughts behind each film: each tap of a 3x3 filter then sees a pixel a fixed way from the
-// output's.
+// output's, and what is multiplied by noughts behind the last tap is no pixel of another line.
 struct Layout : Shape {
     explicit Layout(const Shape& shape) : Shape(shape) {}
-    const int line = width + 1, film = (height + 1) * line;
+    const int line = width + 2, film = (height + 1) * line;
     const int together = std::clamp(ENOUGH / film, 1, std::max(films, 1));
     const int groups = (films + together - 1) / together;
     const int pieces = std::clamp(groups, 1, PIECES);  // of the weights' gradient

@@ -1,7 +1,7 @@
 """Muon: momentum whose update is made orthogonal.
 
-On a CPU all of a step is one call of a kernel, which several threads share: small products of
-matrices, of which each costs torch more to begin than to compute.
+On a CPU all of a step is one call of a kernel, where there are kernels, which several threads
+share: small products of matrices, of which each costs torch more to begin than to compute.
 """
 
 from __future__ import annotations

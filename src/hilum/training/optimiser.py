@@ -1,7 +1,7 @@
 """Optimisers by recipe.
 
-They call torch's own fused update functions. Torch's optimiser classes would do the same and load
-its compiler on the way, one and a half seconds that a short training does not have.
+But for Muon they call torch's own fused update functions. Torch's optimiser classes would do the
+same and load its compiler on the way, one and a half seconds that a short training does not have.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ or number of channels, a graph being traced), so a caller need not ask. What is 
   channels, which loses less than rounding the maps does. Where it multiplies pairs of bfloat16
   (AVX-512 BF16), the gradient of an input is taken from filters that are rounded, that of the first
   block's weights from films that are, up and down by a pattern, so that even areas lose nothing on
-  average. Results lie nearer to the exact ones than autocast's.
+  average. Results lie nearer to the exact ones than autocast's, or as near.
 - A NaN or an infinity comes out as NaN or infinite; it may spread over the tile of 4 × 4 outputs
   around it, in bfloat16 over the twelve tiles that are computed together, in the first block over
   its row of windows.
