@@ -107,7 +107,7 @@ public:
     PixelPairs(const Layout& l, int channels)
         : channels(channels), pairs(l.length / 2), values((size_t)2 * pairs * 2 * channels) {}
     void take(const Line& line, int outputs, const Layout& l) const {
-        const int end = std::min((outputs + 2 * l.lead + 1) / 2, pairs - 1);
+        const int end = outputs / 2 + l.lead;  // as far as taps see
         for (int odd = 0; odd < 2; odd++)
             for (int c = 0; c < channels; c += SIDE)
                 for (int i = 0; i < end; i++) {

@@ -2,8 +2,8 @@
 // Newton-Schulz iteration, x <- a x + (b g + c g g) x with g = x x', and decoupled weight decay.
 //
 // Each x on the way is p x0, p being a polynomial of g0 = x0 x0': so only matrices of the smaller side
-// are multiplied, and x0 once at the end. That is for few iterations: g's own rounding grows by a * a
-// in each, to 1e-4 of the largest singular value in four.
+// are multiplied, and x0 once at the end. That is for few iterations: g's own rounding may grow by
+// a * a in each.
 #pragma once
 
 #include <cmath>
