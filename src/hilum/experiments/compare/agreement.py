@@ -31,6 +31,7 @@ WORDS = {
     "curve_loss": "training loss over the epochs",
     "curve_val_loss": "val. loss over the epochs",
 }
+COINCIDENCE = 1e-9  # differences closer than this are the same one
 CONFIDENCE = 0.90  # of the interval that goes with two one-sided tests at 5 %
 
 Verdict = Literal["alike", "different", "open", "not tested"]
@@ -43,11 +44,12 @@ class Equivalence:
     Attributes
     ----------
     difference : mean over the seeds
-    low, high : 90 % interval (t), None for one seed
+    low, high : 90 % interval (t), None where it is not tested
     margin : the largest difference that counts as none
     p : of the two one-sided tests, the larger
     verdict : ``alike``: the interval lies within ± margin; ``different``: it lies wholly
-        outside; ``open``: neither; ``not tested``: one seed has no spread
+        outside; ``open``: neither; ``not tested``: one seed has no spread, nor have seeds that
+        differ by the same number of films, as few films and seeds may by chance
     """
 
     difference: float
@@ -74,7 +76,7 @@ def equivalence(differences: ArrayLike, margin: float) -> Equivalence:
     """
     d = np.asarray(differences, np.float64)
     mean, n = float(d.mean()), len(d)
-    if n < 2:
+    if n < 2 or (np.ptp(d) < COINCIDENCE and abs(mean) > COINCIDENCE):
         return Equivalence(mean, None, None, margin, None, n, "not tested")
     from scipy.stats import t
 

@@ -73,7 +73,7 @@ def _alike(comparison: Comparison) -> Row:
             ("alike", "lie within their margins"),
             ("different", "lie outside"),
             ("open", "are open"),
-            ("not tested", "were not tested (one seed)"),
+            ("not tested", "were not tested (no spread)"),
         )
         if (names := verdicts.get(key))
     )
@@ -124,14 +124,17 @@ def _largest(comparison: Comparison, name: str) -> str:
 
 def _no_threat(comparison: Comparison) -> Row:
     claim = "Moving data and synchronising are no threat to the speed."
-    shares = {
-        name: share
-        for name, share in _shares(comparison, "transfer", "exchange").items()
-        if name in comparison.parallel
-        and (Place.parse(name).kind != "cpu" or Place.parse(name).processes > 1)
-    }
-    if not shares:
+    moving = [
+        name
+        for name in comparison.parallel
+        if Place.parse(name).kind != "cpu" or Place.parse(name).processes > 1
+    ]
+    if not moving:
         return claim, "not measured", "no place here moves data or synchronises"
+    measured = _shares(comparison, "transfer", "exchange")
+    shares = {name: measured[name] for name in moving if name in measured}
+    if not shares:
+        return claim, "not measured", "no breakdown was made"
     verdict = "held" if max(shares.values()) < 0.1 else "in part"
     return claim, verdict, _list(shares, "of a step is transfer and exchange of gradients")
 

@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 import hilum
-from hilum import machine
 from hilum.datasets.manifest import Manifest
 from hilum.evaluation.scores import Scores
 from hilum.experiments.compare import agreement, speed
@@ -153,15 +152,20 @@ class Comparison:
     def measured(self) -> dict[str, At]:
         return {name: at for name, at in self.places.items() if at.status == "done"}
 
+    @property
+    def all_cores(self) -> str:
+        """The place of all cores of the machine that was measured, which need not be this one."""
+        return f"cpu:{next(iter(self.measured.values())).environment['cores']}"
+
     @cached_property
     def baseline(self) -> str:
         names = list(self.measured)
-        wanted = [self.asked, "cpu:1", f"cpu:{machine.cores()}"]
+        wanted = [self.asked, "cpu:1", self.all_cores]
         return next((name for name in wanted if name in names), names[0])
 
     @property
     def baselines(self) -> list[str]:
-        wanted = dict.fromkeys([self.baseline, "cpu:1", f"cpu:{machine.cores()}"])
+        wanted = dict.fromkeys([self.baseline, "cpu:1", self.all_cores])
         return [name for name in wanted if name in self.measured]
 
     @property

@@ -19,6 +19,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, Any, Literal
 
+from hilum import machine
+from hilum.errors import Refused
 from hilum.progress import Progress
 from hilum.storage import write_json
 
@@ -59,6 +61,11 @@ class Job:
     def as_dict(self) -> dict[str, Any]:
         return {k: str(v) if isinstance(v, Path) else v for k, v in asdict(self).items()}
 
+    @property
+    def machine(self) -> Path:
+        """What the first of the jobs side by side was measured on, since the others must be too."""
+        return self.folder.with_name("machine.json")
+
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> Job:
         paths = {k: Path(content[k]) for k in ("folder", "recipe", "manifest")}
@@ -86,6 +93,8 @@ def perform(job: Job, progress: Progress) -> Outcome:
 
     Raises
     ------
+    Refused
+        Jobs side by side were begun on another machine: times of two are not compared.
     KeyboardInterrupt
         After the process has been ended; a training has kept its last epoch.
     """
@@ -94,6 +103,7 @@ def perform(job: Job, progress: Progress) -> Outcome:
         if before.status == "done":
             return before
     job.folder.parent.mkdir(parents=True, exist_ok=True)
+    _same_machine(job.machine)
     log = job.folder.with_name(f"{job.folder.name}.log")
     with log.open("a", encoding="utf-8") as stderr:
         process = subprocess.Popen(
@@ -118,6 +128,18 @@ def perform(job: Job, progress: Progress) -> Outcome:
         log.unlink()
     write_json(job.kept, asdict(outcome))
     return outcome
+
+
+def _same_machine(kept: Path) -> None:
+    here = {"processor": machine.processor(), "cores": machine.cores()}
+    if not kept.is_file():
+        write_json(kept, here)
+    elif (there := json.loads(kept.read_text("utf-8"))) != here:
+        raise Refused(
+            f"begun on another machine: {kept.parent} ({there['processor']}, {there['cores']} "
+            "cores); times of two machines are not compared. Go on there, or begin anew here with "
+            "another --out."
+        )
 
 
 def _environment() -> dict[str, str]:

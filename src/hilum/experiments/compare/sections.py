@@ -141,7 +141,8 @@ def convergence(comparison: Comparison, made: dict[str, Table], drawn: dict[str,
             "converge alike where the 90 % interval of their difference lies within a margin that "
             "was stated before (two one-sided tests at 5 %), and differ where it lies wholly "
             "outside; else the question stays open. That no difference was seen would not do: with "
-            "few runs none is seen. One seed has no spread and cannot be tested.</p>"
+            "few runs none is seen. One seed has no spread and cannot be tested, nor can seeds "
+            "that all differ by the same.</p>"
             + report.figure(
                 drawn["agreement"],
                 "Differences from the baseline over paired seeds, with 90 % intervals.",

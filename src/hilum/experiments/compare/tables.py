@@ -245,7 +245,7 @@ def places_table(comparison: Comparison) -> Table:
                 at.reason,
             ]
         )
-    forms = ("", "", "", "", "s", ".1f", ".1f", ".1f", ",.0f", *[".2f"] * len(baselines), "")
+    forms = ("", "", "", "", "s", ".1f", ",.1f", ".1f", ",.0f", *[".2f"] * len(baselines), "")
     return Table("places", "Places", heads, rows, forms)
 
 
