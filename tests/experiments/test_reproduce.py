@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 from hilum.datasets.manifest import Manifest
-from hilum.errors import UsageError
+from hilum.errors import FolderTaken, UsageError
 from hilum.experiments import paper
 from hilum.experiments.compare.jobs import Job
 from hilum.experiments.reproduce import matrix, reproduce, reread, wishes
@@ -97,3 +98,10 @@ def test_settings_survive_their_file_and_a_wrong_folder_is_told(tmp_path: Path) 
     assert Settings.read(tmp_path) == SMALL
     with pytest.raises(UsageError, match="no reproduction was begun"):
         reproduce.resume(tmp_path / "none")
+
+
+def test_one_that_has_not_ended_says_how_to_go_on(films: Manifest, tmp_path: Path) -> None:
+    (tmp_path / "plan.json").write_text("{}")
+    way_on = f"Go on with hilum reproduce --resume {tmp_path}, or choose another"
+    with pytest.raises(FolderTaken, match=re.escape(way_on)):
+        reproduce.reproduce(films, SMALL, out=tmp_path)

@@ -483,6 +483,11 @@ class TestFramedConv:
         assert "convolution" in str(traced.graph)
 
 
+@needs_kernels
+def test_the_status_says_whether_matrix_tiles_are_used(build):
+    assert kernels.status().endswith("matrix tiles used") == (build == "tiles")
+
+
 class TestAbsent:
     def test_everything_works_and_says_what_it_costs(self, absent):
         x, weight, bias = draw(1, 2, 32, 12, 15), draw(2, 32, 32, 3, 3), draw(3, 32)

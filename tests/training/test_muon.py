@@ -10,7 +10,8 @@ from torch import nn
 
 from hilum.native import library
 from hilum.training import muon, optimiser
-from hilum.training.recipe import Optimiser
+from hilum.training.learner import libraries
+from hilum.training.recipe import Optimiser, Recipe
 
 SHAPES = [(16, 4, 3, 3), (64, 32, 3, 3), (32, 16, 1, 1), (5, 3, 3, 3), (70, 7, 1, 1), (1, 2, 3, 3)]
 needs_kernel = pytest.mark.usefixtures("built")
@@ -115,3 +116,14 @@ def test_it_takes_the_convolutions() -> None:
     first, rest = optimiser.make(model, Optimiser("muon"))
     assert isinstance(first, muon.Muon) and isinstance(rest, optimiser.Adam)
     assert [p.ndim for p in first.parameters] == [4] and len(rest.parameters) == 3
+
+
+def test_a_training_has_its_optimisers_library_built() -> None:
+    plain = Recipe.load("paper2021")
+    assert libraries(plain) == ("films", "blocks")
+    assert libraries(Recipe.load("paper2021", ["optimiser.name=muon"])) == (
+        *libraries(plain),
+        "residual",
+    )
+    fast = libraries(Recipe.load("fast"))
+    assert fast.count("residual") == 1 and set(fast) <= set(library.NAMES)

@@ -42,3 +42,11 @@ using namespace hilum;
 
 FOR_TYPE(float32, float)
 FOR_TYPE(bfloat16, bf16)
+
+EXPORT int matrix_tiles() {
+#if MATRIX_TILES
+    return tiles::allowed();
+#else
+    return 0;
+#endif
+}

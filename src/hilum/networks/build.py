@@ -48,11 +48,6 @@ def build(name: str, size: int, **options: Any) -> nn.Module:
     return network(**({"size": size} if "size" in known else {}), **options)
 
 
-def libraries(name: str) -> tuple[str, ...]:
-    """The compiled libraries that a training of this network uses, augmentation's among them."""
-    return ("films", *named(name).libraries)
-
-
 def named(name: str) -> Any:
     """The class of a network; raises as :func:`build` does."""
     if name not in NETWORKS:

@@ -22,7 +22,7 @@ from torch.nn import functional
 from hilum.machine import Place
 from hilum.native import library
 from hilum.networks import kernels
-from hilum.networks.build import build, libraries
+from hilum.networks.build import build, named
 from hilum.training import optimiser
 from hilum.training.augment import Drawn, changed, draw
 from hilum.training.graph import scale
@@ -86,6 +86,12 @@ def new_network(recipe: Recipe) -> Any:
     return network
 
 
+def libraries(recipe: Recipe) -> tuple[str, ...]:
+    """The compiled libraries that a training uses, augmentation's among them."""
+    optimisers = ("residual",) if recipe.optimiser.name == "muon" else ()
+    return tuple(dict.fromkeys(("films", *named(recipe.network.name).libraries, *optimisers)))
+
+
 class TorchLearner:
     """Learns on a CPU or Apple's MPS, and is what a GPU's learner is made from.
 
@@ -139,7 +145,7 @@ class TorchLearner:
     def warm_up(self, films: Films, validation: Films, epoch: int) -> None:
         """Kernels built, where there are some for this processor."""
         if self.device.type == "cpu":
-            library.build(libraries(self.recipe.network.name))
+            library.build(libraries(self.recipe))
 
     def begin(self, films: Films, epoch: int, plan: Sequence[NDArray[np.int64]] = ()) -> None:
         self._begin(films, epoch)

@@ -23,14 +23,14 @@ from hilum.errors import Refused, require
 from hilum.machine import Place
 from hilum.native import library
 from hilum.networks import arithmetic, kernels
-from hilum.networks.build import build, layer_table, libraries
+from hilum.networks.build import build, layer_table
 from hilum.progress import SILENT, Progress
 from hilum.storage import atomic_write
 from hilum.training import group, leader, memory, placement
 from hilum.training.backends import make_learner
 from hilum.training.faults import explained
 from hilum.training.finish import check_names, finish
-from hilum.training.learner import Learner, TorchLearner, class_weights
+from hilum.training.learner import Learner, TorchLearner, class_weights, libraries
 from hilum.training.loop import Epoch, fit, steps_in_epoch
 from hilum.training.parts import Films, open_films
 from hilum.training.pictures import augmented, curves
@@ -100,7 +100,7 @@ def train(
 def _build_ahead(recipe: Recipe, place: Place) -> None:
     """Begin to build the kernels: the idle cores have been counted, and the films are known."""
     if place.kind == "cpu":
-        library.build_ahead(libraries(recipe.network.name))
+        library.build_ahead(libraries(recipe))
 
 
 def resume(folder: Path | str, *, workers: int | None = None, progress: Progress = SILENT) -> Run:
@@ -298,7 +298,7 @@ def learn(
 
 
 def _say_if_slow(recipe: Recipe, progress: Progress) -> None:
-    if not kernels.available(*libraries(recipe.network.name)):
+    if not kernels.available(*libraries(recipe)):
         progress.warn(f"{kernels.status()}. See hilum doctor.")
 
 

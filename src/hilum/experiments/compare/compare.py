@@ -130,7 +130,7 @@ def compare(
     check_names(recipe)
     folder = Path(out) if out is not None else dated_folder("compare")
     plan = Plan(places, tuple(range(seeds)), baseline, {**MARGINS, **(margins or {})}, breakdown)
-    with begun(folder, way_on=lambda: _way_on(folder)):
+    with begun(folder, way_on=lambda: way_on(folder)):
         folder = folder.resolve()
         manifest = of_films(open_data(data, progress=progress, **options), films)
         manifest.write(folder / "films.csv")
@@ -140,9 +140,10 @@ def compare(
         return _go(folder, plan, manifest, recipe, workers, progress)
 
 
-def _way_on(folder: Path) -> str:
+def way_on(folder: Path, command: str = "compare") -> str:
+    """How to go on with what a command began in a folder; empty where it has ended."""
     ended = (folder / "report.html").exists() or not (folder / "plan.json").exists()
-    return "" if ended else f"Go on with hilum compare --resume {folder}"
+    return "" if ended else f"Go on with hilum {command} --resume {folder}"
 
 
 def resume(folder: Path | str, *, progress: Progress = SILENT) -> Comparison:
@@ -192,14 +193,14 @@ def _go(
 ) -> Comparison:
     from hilum.experiments.compare.document import write
     from hilum.native import library
-    from hilum.networks.build import libraries
+    from hilum.training.learner import libraries
 
     runs = folder / "runs"
     places = {name: At(name, runs) for name in plan.places}
     try:
         Cache.fill(manifest, recipe.preprocessing, workers=workers, progress=progress)
         if any(Place.parse(name).kind == "cpu" for name in places):
-            library.build(libraries(recipe.network.name))  # once: no place's set-up
+            library.build(libraries(recipe))  # once: no place's set-up
         for seed in plan.seeds:
             for name, at in places.items():
                 if not _absent(at):

@@ -137,7 +137,7 @@ def reproduce(
     folder = Path(out) if out is not None else dated_folder("reproduce")
     comparing.several(settings.on or comparing.default_places())
     Recipe.load("paper2021", settings.overrides())  # what cannot be is told before a film is read
-    with begun(folder):
+    with begun(folder, way_on=lambda: comparing.way_on(folder, "reproduce")):
         folder = folder.resolve()
         manifest = open_data(data, progress=progress, **options)
         manifest.write(folder / "films.csv")
