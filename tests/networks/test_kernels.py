@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,7 +15,6 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
 
-from hilum import machine
 from hilum.films import resize
 from hilum.native import library
 from hilum.networks import kernels
@@ -25,44 +22,21 @@ from hilum.training.augment import Augmentation, augment
 from hilum.training.muon import Muon
 from hilum.training.recipe import Optimiser
 
+from .conftest import built_in
+
 EVERYTHING = Augmentation(
     flip=True, rotation=10, blur=1.5, sharpen=1.5, gamma=0.7, contrast=0.5, field=0.3, noise=0.05
 )
 needs_kernels = pytest.mark.usefixtures("built")
 DTYPES = [torch.float32, torch.bfloat16]
 NHWC = torch.channels_last
-BUILDS = ["tiles", "vectors"] if "amx_bf16" in machine.cpu_flags() else ["vectors"]
+pytestmark = pytest.mark.usefixtures("build")
 
 
 @pytest.fixture
 def built() -> None:
     if not kernels.available():
         pytest.skip(kernels.status())
-
-
-@pytest.fixture(autouse=True, scope="module", params=BUILDS)
-def build(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[str]:
-    """All tests run with the best build for this processor and, where that has matrix tiles, with
-    the one without."""
-    with pytest.MonkeyPatch.context() as patch:
-        if request.param != BUILDS[0] and kernels.available():
-            flags = [flag for flag in library.flags(library.level()) if "amx" not in flag]
-            folder = tmp_path_factory.mktemp("kernels")
-            vectors = built_in(folder, ("framed", "blocks"), flags)
-            best = library.load
-            patch.setattr(
-                library, "load", lambda name: (vectors[name], "") if name in vectors else best(name)
-            )
-        yield request.param
-
-
-def built_in(folder: Path, names: tuple[str, ...], flags: list[str]) -> dict[str, ctypes.CDLL]:
-    """Libraries of other flags than this processor's."""
-    for name in names:
-        library.compile_to(folder / name, name, flags)
-    return {name: ctypes.CDLL(str(folder / name)) for name in names}
 
 
 @pytest.fixture
@@ -100,6 +74,13 @@ def gradients(formula, x: Tensor, *rest: Tensor, dy: Tensor | None = None) -> li
     y = formula(*leaves)
     y.backward(draw(99, *y.shape).to(y.dtype) if dy is None else dy.to(y.dtype))
     return [y.detach(), *(leaf.grad for leaf in leaves if leaf.requires_grad)]
+
+
+def in_a_block(x: Tensor, *weights: Tensor) -> Tensor:
+    """A residual block that halves, of normalisations that have learnt nothing."""
+    y = kernels.residual(x, [kernels.Branch(w, nn.BatchNorm2d(w.shape[0])) for w in weights], True)
+    assert y is not None
+    return y
 
 
 def torch_block(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -535,11 +516,12 @@ class TestThreadsAndBuilds:
 
     def test_the_narrow_build_gives_the_same(self, tmp_path, monkeypatch):
         """AVX2 is tested also where AVX-512 is used."""
-        used = ("films", "framed", "residual", "blocks")
+        used = ("films", "residual", "muon", "blocks")
         monkeypatch.setattr(library, "FLAGS", ("-O1", *library.FLAGS[1:]))  # built sooner
         built = built_in(tmp_path, used, library.flags("x86-64-v3"))
         x, weight, bias = draw(1, 2, 32, 33, 30), draw(2, 32, 32, 3, 3) / 10, draw(3, 32)
         films, first = draw(4, 2, 1, 33, 30), draw(5, 32, 1, 3, 3)
+        second, around = draw(6, 32, 32, 3, 3) / 10, draw(7, 32, 32, 1, 1)
         numbers = torch.arange(9)
         pixels = torch.randint(0, 256, (9, 41, 41)).to(torch.uint8)
 
@@ -553,6 +535,7 @@ class TestThreadsAndBuilds:
                 *gradients(kernels.first_block, films, first, bias),
                 *gradients(kernels.relu_pool, x.bfloat16()),
                 *gradients(kernels.framed_conv, x, weight),
+                *gradients(in_a_block, x, weight, second, around),
                 augment(pixels, numbers, 0, 0, EVERYTHING),
             ]
 

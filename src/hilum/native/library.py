@@ -23,7 +23,7 @@ from hilum import machine, storage
 from hilum.errors import Refused
 
 FOLDER = Path(__file__).parent  # of the sources and their headers
-NAMES = ("films", "framed", "residual", "blocks")  # of the sources, and so of the libraries
+NAMES = ("films", "residual", "muon", "blocks")  # of the sources, and so of the libraries
 
 # What a processor must have for each build, the best first (x86-64 psABI, micro-architecture
 # levels), by the names of /proc/cpuinfo.

@@ -16,7 +16,7 @@ constexpr int AT_ONCE = 4;           // sums of each, so that additions need not
 constexpr int VALUES = 1 << 14;      // of a piece: it stays in the cache while it is read twice
 
 struct Rows {  // pixels of all films as rows of channels, cut into pieces by the shape alone
-    explicit Rows(const Shape& s) : channels(s.in), count((long)s.films * s.height * s.width) {}
+    Rows(const Shape& s) : channels(s.in), count((long)s.films * s.height * s.width) {}
     const int channels;
     const long count;
     const int pieces = (int)std::max(1l, (count * channels + VALUES - 1) / VALUES);
@@ -85,12 +85,12 @@ void moments(const T* z, const Rows& r, float* mean, float* variance, int thread
     }
 }
 
-// z[rows][channels] to y; mean and variance (the biased one) are given back. What a piece reads all
-// along is captured by value here and below: behind a reference it would be loaded at every use.
+// z[rows][channels] to y. What a piece reads all along is captured by value here and below: behind
+// a reference it would be loaded at every use.
 template <class T>
-void norm_forward(const T* z, const T* beside, bool relu, const float* weight, const float* bias,
-                  float eps, T* y, float* mean, float* variance, const Rows& r, int threads) {
-    moments(z, r, mean, variance, threads);
+void normalise(const T* z, const T* beside, bool relu, const float* weight, const float* bias,
+               float eps, T* y, const float* mean, const float* variance, const Rows& r,
+               int threads) {
     const int c = r.channels;
     std::vector<float> factor(c), offset(c);
     for (int k = 0; k < c; k++) {
@@ -109,6 +109,14 @@ void norm_forward(const T* z, const T* beside, bool relu, const float* weight, c
                 }
         } while (turn.next());
     });
+}
+
+// The same by the mean and the variance (the biased one) of z, which are given back.
+template <class T>
+void norm_forward(const T* z, const T* beside, bool relu, const float* weight, const float* bias,
+                  float eps, T* y, float* mean, float* variance, const Rows& r, int threads) {
+    moments(z, r, mean, variance, threads);
+    normalise(z, beside, relu, weight, bias, eps, y, mean, variance, r, threads);
 }
 
 // dy to dz, dweight and dbias, and to dbeside unless that is null; y is read where there is a ReLU.

@@ -1,12 +1,22 @@
-// What trains a residual network beside its convolutions: batch normalisation with the sum and the
-// ReLU behind it, and Muon's update.
-#include "muon.hpp"
-#include "norm.hpp"
+// The layers of a residual network: its convolution in a frame of zeros, batch normalisation with the
+// sum and the ReLU behind it, a block of them as a whole, and the stem.
+#include "residual.hpp"
 
 using namespace hilum;
 
-// `beside` is null where nothing is added, `dbeside` too; y is null where there is no ReLU.
-#define NORM_FOR_TYPE(NAME, T)                                                                    \
+static Rows halved(const Shape& s) { return Shape{s.films, s.height / 2, s.width / 2, s.out, s.out}; }
+
+// `dx` may be null, and so may `beside` and `dbeside`, where nothing is added, and y of
+// norm_backward, where there is no ReLU.
+#define FOR_TYPE(NAME, T)                                                                         \
+    EXPORT void framed_forward_##NAME(const T* x, const float* weight, T* y, const Shape* s,      \
+                                 int threads) {                                                   \
+        framed_forward(x, weight, y, Framed(*s), threads);                                        \
+    }                                                                                             \
+    EXPORT void framed_backward_##NAME(const T* x, const float* weight, const T* dy, T* dx,       \
+                                  float* dweight, const Shape* s, int threads) {                  \
+        framed_backward(x, weight, dy, dx, dweight, Framed(*s), threads);                         \
+    }                                                                                             \
     EXPORT void norm_forward_##NAME(const T* z, const T* beside, const float* weight,             \
                                const float* bias, T* y, float* mean, float* variance,             \
                                const Shape* s, int threads, float eps, int relu) {                \
@@ -18,16 +28,27 @@ using namespace hilum;
                                 float eps) {                                                      \
         norm_backward(z, y, dy, weight, mean, variance, eps, dz, dbeside, dweight, dbias,         \
                       Rows(*s), threads);                                                         \
+    }                                                                                             \
+    EXPORT void residual_forward_##NAME(const T* x, T* memory, T* y, const Branch* branches,      \
+                                   const Residual* s, int threads) {                              \
+        residual_forward(x, branches, memory, y, *s, threads);                                    \
+    }                                                                                             \
+    EXPORT void residual_backward_##NAME(const T* x, const T* memory, const T* y, const T* dy,    \
+                                    T* dx, const Branch* branches, const Residual* s,             \
+                                    int threads) {                                                \
+        residual_backward(x, memory, y, dy, branches, dx, *s, threads);                           \
+    }                                                                                             \
+    EXPORT void stem_forward_##NAME(const float* x, T* z, T* y, const Branch* branch,             \
+                               const Residual* s, int threads) {                                  \
+        stem_forward(x, branch->weight, z, *s, threads);                                          \
+        branch_forward(z, (const T*)nullptr, true, *branch, y, halved(*s), s->trains, threads);   \
+    }                                                                                             \
+    EXPORT void stem_backward_##NAME(const float* x, const T* z, const T* y, const T* dy,         \
+                                const Branch* branch, const Residual* s, int threads) {           \
+        Buffer<T> dz((size_t)halved(*s).count * s->out);                                          \
+        branch_backward(z, y, dy, *branch, (T*)dz, (T*)nullptr, halved(*s), threads);             \
+        stem_backward(x, (T*)dz, branch->dweight, *s, threads);                                   \
     }
 
-NORM_FOR_TYPE(float32, float)
-NORM_FOR_TYPE(bfloat16, bf16)
-
-// `weights` come the largest first, so that the last threads to end have little left.
-EXPORT void muon_step_float32(const Weights* weights, int count, const Momentum* momentum,
-                              int threads) {
-    Pool::run(count, threads, [=](Turn& turn) {
-        do step(weights[turn.piece], *momentum);
-        while (turn.next());
-    });
-}
+FOR_TYPE(float32, float)
+FOR_TYPE(bfloat16, bf16)

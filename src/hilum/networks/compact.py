@@ -20,6 +20,11 @@ from torch import Tensor, nn
 from hilum.networks import kernels
 
 
+def watched(network: nn.Module) -> bool:
+    """Whether somebody wants to see the layers of a network one by one."""
+    return any(m._forward_hooks or m._forward_pre_hooks for m in network.modules())
+
+
 class Conv(nn.Conv2d):
     """A convolution without bias that keeps the size, less its stride."""
 
@@ -56,10 +61,34 @@ class Norm(nn.Sequential):
         super().__init__(Conv(n_in, n_out, kernel, stride), nn.BatchNorm2d(n_out))
         self.relu = relu
 
+    @property
+    def branch(self) -> kernels.Branch:
+        """What kernels are told of it."""
+        convolution, norm = self
+        return kernels.Branch(convolution.weight, norm)  # type: ignore[arg-type]
+
     def forward(self, x: Tensor, beside: Tensor | None = None) -> Tensor:
         convolution, norm = self
         assert isinstance(norm, nn.BatchNorm2d)
         return kernels.normalised(convolution(x), norm, beside, self.relu)
+
+
+class Stem(nn.Sequential):
+    """2 × 2 pixels of films become four channels, and a convolution sees these."""
+
+    def __init__(self, n_out: int, stride: int) -> None:
+        super().__init__(Fold(2), Norm(4, n_out, stride=stride))
+        self.stride = stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        _, norm = self
+        assert isinstance(norm, Norm)
+        if self.stride == 1 and not watched(self):
+            known = kernels.stem(x, norm.branch)
+            if known is not None:
+                return known
+        y: Tensor = super().forward(x)
+        return y
 
 
 class Residual(nn.Module):
@@ -79,6 +108,12 @@ class Residual(nn.Module):
         self.around = nn.Identity() if n_in == n_out else Norm(n_in, n_out, 1, relu=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        if not watched(self):
+            ways = [way for way in (self.first, self.second, self.around) if isinstance(way, Norm)]
+            halved = isinstance(self.halve, nn.AvgPool2d)
+            known = kernels.residual(x, [way.branch for way in ways], halved)
+            if known is not None:
+                return known
         x = self.halve(x)
         y: Tensor = self.second(self.first(x), self.around(x))
         return y
@@ -105,7 +140,7 @@ class Compact(nn.Module):
     #: The head is a mean and one linear layer: the graph gives an exact class activation map.
     cam = True
     #: The compiled ones that its layers are in, see ``hilum.native``.
-    libraries = ("framed", "residual")
+    libraries = ("residual",)
     #: Bytes that a step on a CPU holds at its peak for each value that a layer gives out, measured.
     held: ClassVar = {
         "kernels": {"float32": 6.5, "bfloat16": 4.2},
@@ -124,7 +159,7 @@ class Compact(nn.Module):
             raise ValueError(f"no such network: {width=}, {blocks=}, {stem_stride=}")
         if not 0 <= dropout < 1:
             raise ValueError(f"a share is expected: {dropout=}")
-        self.stem = nn.Sequential(Fold(2), Norm(4, width, stride=stem_stride))
+        self.stem = Stem(width, stem_stride)
         stages: list[nn.Module] = []
         channels = width
         for stage, count in enumerate(blocks):

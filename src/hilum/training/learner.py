@@ -88,7 +88,7 @@ def new_network(recipe: Recipe) -> Any:
 
 def libraries(recipe: Recipe) -> tuple[str, ...]:
     """The compiled libraries that a training uses, augmentation's among them."""
-    optimisers = ("residual",) if recipe.optimiser.name == "muon" else ()
+    optimisers = ("muon",) if recipe.optimiser.name == "muon" else ()
     return tuple(dict.fromkeys(("films", *named(recipe.network.name).libraries, *optimisers)))
 
 

@@ -83,7 +83,7 @@ class Muon:
             plain = p.device.type == "cpu" and p.dtype == torch.float32 and p.ndim == 4
             if not (plain and dense and p.stride() == mean.stride()):
                 return None
-        loaded: Any = library.load("residual")[0]
+        loaded: Any = library.load("muon")[0]
         return loaded and loaded.muon_step_float32
 
     def _by_kernel(self, kernel: Any, found: list[Tensor], lr: float) -> None:

@@ -5,7 +5,8 @@ comparison run without either. Parts, in milliseconds a step:
 
     data          films gathered, augmented and scaled while the network waits
     transfer      to and from another device
-    convolution   forward and backward; hilum's own kernels do ReLU and pooling in the same pass
+    convolution   forward and backward; hilum's own kernels do ReLU and pooling in the same pass,
+                  and all of a residual block
     pooling       where it is a step of its own
     dense         matrix products of dense layers
     optimiser     the update of the weights

@@ -102,7 +102,8 @@ def _convolution(comparison: Comparison) -> Row:
         said += f"; decided by {', '.join(map(escape, apart))}"
     if merged:
         said += (
-            f"; hilum's kernels do ReLU and pooling in the same pass, which counts as convolution: "
+            "; hilum's kernels do ReLU and pooling (all of a residual block) in the same pass, "
+            "which counts as convolution: "
             f"{', '.join(map(escape, merged))}"
         )
     return claim, ("held" if apart else "open") if most else "in part", said

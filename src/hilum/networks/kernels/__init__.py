@@ -5,6 +5,8 @@
     first_block(x, weight, bias)      the same for films, which want no gradient
     framed_conv(x, weight)            conv2d(x, weight, padding=1)
     normalised(z, norm, beside, relu) relu(norm(z) + beside), norm being a BatchNorm2d
+    residual(x, branches, halved)     a block of these two, where there are kernels for it
+    stem(x, branch)                   what stands before the first block, likewise
 
 and, with torch's own way in ``hilum.training.augment``,
 
@@ -34,7 +36,7 @@ torch differentiates them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -43,9 +45,11 @@ from torch.nn import functional
 
 from hilum import machine
 from hilum.native import library
-from hilum.networks.kernels import functions
+from hilum.networks.kernels import block, functions
+from hilum.networks.kernels.block import Branch
 
 __all__ = [
+    "Branch",
     "alone",
     "augmented",
     "available",
@@ -54,7 +58,9 @@ __all__ = [
     "framed_conv",
     "normalised",
     "relu_pool",
+    "residual",
     "status",
+    "stem",
     "takes_films",
 ]
 
@@ -151,7 +157,7 @@ def framed_conv(x: Tensor, weight: Tensor) -> Tensor:
     """
     dtype = _dtype(x)
     if (
-        _usable("framed", x, dtype)
+        _usable("residual", x, dtype)
         and tuple(weight.shape[1:]) == (x.shape[1], 3, 3)
         and weight.dtype in functions.NAMES
         and x.shape[1] % 16 == weight.shape[0] % 16 == 0
@@ -191,6 +197,38 @@ def normalised(
     if beside is not None:
         y = y + beside
     return functional.relu(y) if relu else y
+
+
+def residual(x: Tensor, branches: Sequence[Branch], halved: bool) -> Tensor | None:
+    """A residual block as one function; None where there are no kernels for it.
+
+    With p = x, or its mean over 2 × 2 places where it is halved, that is relu(norm(conv(m)) + s),
+    m = relu(norm(conv(p))), s = p or, by a third branch, norm(conv(p)).
+
+    Parameters
+    ----------
+    x : (n, in, h, w)
+    branches : the first convolution, the second, the one 1 × 1 around both or none
+    """
+    dtype = _dtype(x)
+    if not (_usable("residual", x, dtype) and block.takes(x, branches, halved)):
+        return None
+    return block.residual(x.to(dtype), branches, halved)
+
+
+def stem(x: Tensor, branch: Branch) -> Tensor | None:
+    """2 × 2 pixels of films into four channels, convolution, normalisation and ReLU as one
+    function; None where there are no kernels for it.
+
+    Parameters
+    ----------
+    x : (n, 1, h, w), h and w even
+    branch : a convolution 3 × 3 of four channels in a frame of zeros
+    """
+    dtype = _dtype(x)
+    if not (_usable("residual", x, dtype) and block.takes_films(x, branch)):
+        return None
+    return block.stem(x, branch, dtype)
 
 
 def takes_films(pixels: Tensor) -> bool:

@@ -131,7 +131,7 @@ class FramedConv(Function):
         shape = _shape(x, weight.shape[0])
         size = (x.shape[0], weight.shape[0], *x.shape[2:])
         y = torch.empty(size, dtype=x.dtype, memory_format=NHWC)
-        call("framed", "framed_forward", x.dtype, [x, weight, y], shape)
+        call("residual", "framed_forward", x.dtype, [x, weight, y], shape)
         ctx.save_for_backward(x, weight)
         return y
 
@@ -143,7 +143,7 @@ class FramedConv(Function):
         dx = torch.empty_like(x, memory_format=NHWC) if ctx.needs_input_grad[0] else None
         dweight = torch.empty_like(weight)
         tensors = [x, weight, dy, dx, dweight]
-        call("framed", "framed_backward", x.dtype, tensors, _shape(x, weight.shape[0]))
+        call("residual", "framed_backward", x.dtype, tensors, _shape(x, weight.shape[0]))
         return dx, dweight
 
 
