@@ -24,7 +24,7 @@ from hilum.datasets.split import leaks, note_leaks
 from hilum.errors import FolderTaken, Interrupted, RecipeError, Refused, UsageError
 from hilum.evaluation.scores import Scores
 from hilum.experiments import paper
-from hilum.experiments.compare import agreement, breakdown, claims, jobs, speed
+from hilum.experiments.compare import agreement, breakdown, claims, figures, jobs, speed
 from hilum.experiments.compare import compare as comparing
 from hilum.experiments.compare.agreement import equivalence
 from hilum.experiments.compare.comparison import Comparison
@@ -569,6 +569,50 @@ def test_a_margin_that_was_stated_is_part_of_the_command(
     assert again(stated).endswith(" --margin val_loss=0.2")
 
 
+def test_a_baseline_that_was_not_measured_is_told(planted: tuple[Comparison, MadeUp]) -> None:
+    compared, _ = planted
+    assert not compared.replaced
+    asked = replace(compared, asked="cuda")
+    assert asked.baseline == "cpu:1" and "asked for, cuda, was not measured" in lead(asked)
+    assert "--baseline cuda" in again(asked)
+
+
+def test_a_job_knows_the_command_that_it_is_a_part_of(tmp_path: Path) -> None:
+    def job(folder: Path) -> Job:
+        return Job("train", folder, "cpu:1", tmp_path / "r.toml", tmp_path / "films.csv")
+
+    whole = tmp_path / "paper"
+    inner = whole / "comparison"
+    for folder in (whole, inner, whole / "wishes"):
+        folder.mkdir()
+    (inner / "plan.json").write_text("{}")
+    alone = job(inner / "runs" / "cpu-1-seed0")
+    assert alone.whole == inner and alone.resume_line.endswith(f"compare --resume {inner}")
+    (whole / "plan.json").write_text("{}")
+    for part in (alone, job(whole / "wishes" / "x.run")):
+        assert part.whole == whole and part.resume_line.endswith(f"reproduce --resume {whole}")
+
+
+def test_what_was_kept_and_is_damaged_is_measured_again(tmp_path: Path) -> None:
+    job = Job("train", tmp_path / "runs" / "x", "cpu:1", tmp_path / "r.toml", tmp_path / "f.csv")
+    job.kept.parent.mkdir()
+    job.kept.write_text('{"status": "done", "rea')
+    assert jobs._kept(job) is None
+
+
+def test_a_difference_beyond_the_figure_is_said_at_its_edge(
+    planted: tuple[Comparison, MadeUp],
+) -> None:
+    compared, _ = planted
+
+    def said(margin: float) -> list[str]:
+        one = replace(compared, margins=dict.fromkeys(compared.margins, margin))
+        return [text.get_text() for text in figures.agreement(one).axes[0].texts]
+
+    assert all("margins" in text for text in said(0.005)) and said(0.005)
+    assert not said(1.0)
+
+
 def test_an_interrupted_comparison_goes_on(
     films: Manifest, made_up: MadeUp, tmp_path: Path
 ) -> None:
@@ -658,7 +702,13 @@ def test_the_command_refuses_in_one_line(capsys: pytest.CaptureFixture[str]) -> 
 
 @pytest.mark.parametrize("command", ["compare", "reproduce"])
 @pytest.mark.parametrize(
-    "options", [["--on", "tpu"], ["--on", "cpu:1"], ["--set", "training.epoch=1"]]
+    "options",
+    [
+        ["--on", "tpu"],
+        ["--on", "cpu:1"],
+        ["--set", "training.epoch=1"],
+        ["--set", "preprocessing.size=20"],
+    ],
 )
 def test_a_wrong_option_is_told_before_a_film_is_looked_at(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str, options: list[str]
@@ -723,10 +773,11 @@ def test_a_real_comparison(films: Manifest, tmp_path: Path) -> None:
     assert found["peak_memory_mib"] > 50 and again["peak_memory_mib"] is None
 
     kept.unlink()
-    there = kept.with_name("machine.json")
-    there.write_text('{"processor": "Another", "cores": 64}')
-    with pytest.raises(Refused, match=r"another machine: .*runs \(Another, 64 cores\)"):
-        comparing.resume(tmp_path / "c")
+    there = tmp_path / "c" / "machine.json"
+    for content, said in (('"Another, 64 cores"', "Another, 64 cores"), ("{", "not known")):
+        there.write_text(content)
+        with pytest.raises(Refused, match=rf"another machine: {tmp_path}/c \({said}; here: "):
+            comparing.resume(tmp_path / "c")
     there.unlink()
 
     kept.with_name("cpu-1-seed0-setup.json").unlink()  # and by hand from the start

@@ -24,7 +24,30 @@ def begun(folder: Path) -> Run:
     folder.mkdir()
     (folder / "recipe.toml").write_text(recipe_of().toml())
     (folder / "films.csv").write_text("path\n")
+    (folder / "environment.json").write_text("{}")
     return Run(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("environment.json", '{"place"'),
+        ("epochs.csv", "epoch,seconds\n1"),
+        ("epochs.csv", "a\n1\n"),
+    ],
+)
+def test_a_damaged_file_is_refused(tmp_path: Path, name: str, content: str) -> None:
+    run = begun(tmp_path / "run")
+    (run.folder / name).write_text(content)
+    with pytest.raises(Refused, match=rf"cannot be read: .*{name}"):
+        run.environment, run.epochs  # noqa: B018
+
+
+def test_a_comparison_is_no_run(tmp_path: Path) -> None:
+    run = begun(tmp_path / "comparison")
+    (run.folder / "environment.json").unlink()
+    with pytest.raises(UsageError, match=r"not a run folder: .*hilum compare"), reopen(run.folder):
+        pass
 
 
 def test_a_checkpoint_comes_back(tmp_path: Path) -> None:

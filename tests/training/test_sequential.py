@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from hilum.errors import UsageError
-from hilum.training import optimiser
+from hilum.training import optimiser, placement
 from hilum.training.learner import TorchLearner, class_weights
 from hilum.training.loop import Epoch, fit, steps_in_epoch
 from hilum.training.parts import Films
@@ -101,3 +101,9 @@ def test_what_it_does_not_do_is_refused(table: dict[str, Any], words: str) -> No
     recipe = recipe_of("paper2021", 94, **{"network": SMALL, **table})
     with pytest.raises(UsageError, match=words):
         ReferenceLearner(recipe, (1.0, 1.0))
+
+
+def test_what_the_reference_does_not_do_is_told_before_there_is_a_folder() -> None:
+    with pytest.raises(UsageError, match="cannot train this recipe: network"):
+        placement.resolve("reference", Recipe.load("fast"))
+    assert placement.resolve("reference", Recipe.load("paper2021")).precision == "float32"

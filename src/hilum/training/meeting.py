@@ -41,10 +41,19 @@ def meeting_place(
     else:
         host, port = os.environ.get("MASTER_ADDR", ""), os.environ.get("MASTER_PORT", "")
         if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
+            named = f"MASTER_ADDR is {host!r}, MASTER_PORT {port!r}"
             raise Refused(
-                "the launcher names no place to meet: MASTER_ADDR and MASTER_PORT. Start hilum "
-                "under torchrun, or set them to the first machine and a free port of it."
+                f"the launcher names no place to meet: {named}. Start hilum under torchrun, or "
+                "set them to the first machine and a free port of it, 1 to 65535."
             )
+        try:
+            socket.getaddrinfo(host, int(port))
+        except OSError as error:
+            raise Refused(
+                f"the place where the processes should meet has no address: {host} "
+                f"({error.strerror or error}). Set MASTER_ADDR to the first machine's name or "
+                "address (torchrun --master-addr)."
+            ) from error
     server = None
     if rank == 0 and not served:
         wait = timedelta(seconds=seconds)
@@ -56,7 +65,7 @@ def meeting_place(
             why = "it is in use" if "in use" in str(error) else str(error).splitlines()[0]
             raise Refused(
                 f"the port where the processes should meet cannot be served: {host}:{port} "
-                f"({why}). Choose another (--master-port)."
+                f"({why}). Choose another (torchrun --master-port, or MASTER_PORT)."
             ) from error
     _reach(host, int(port), seconds)
 

@@ -13,7 +13,7 @@ from hilum import machine
 from hilum.machine import Place
 from hilum.networks import kernels
 from hilum.networks.kernels import gpu
-from hilum.training import memory
+from hilum.training import memory, sequential
 from hilum.training.backends import make_learner
 from hilum.training.loop import batches, order
 from hilum.training.parts import Films
@@ -31,7 +31,9 @@ def resolve(on: str | None, recipe: Recipe) -> Place:
 
     Raises
     ------
-    UsageError, PlaceUnavailable
+    UsageError
+        There is no such place, or the reference is asked for what it does not do.
+    PlaceUnavailable
     """
     if on is None:
         place = machine.best_place()
@@ -40,6 +42,7 @@ def resolve(on: str | None, recipe: Recipe) -> Place:
     else:
         place = Place.parse(on).resolved()
     if place.kind == "reference":
+        sequential.check(recipe)
         return replace(place, precision="float32")
     if place.precision == "auto":
         place = replace(place, precision=recipe.training.precision)

@@ -45,7 +45,10 @@ class Run:
     def environment(self) -> dict[str, Any]:
         """What it ran on; empty before the training began."""
         path = self.folder / "environment.json"
-        content: dict[str, Any] = json.loads(path.read_text("utf-8")) if path.is_file() else {}
+        if not path.is_file():
+            return {}
+        with _undamaged(path):
+            content: dict[str, Any] = json.loads(path.read_text("utf-8"))
         return content
 
     @property
@@ -54,13 +57,12 @@ class Run:
         path = self.folder / "epochs.csv"
         if not path.is_file():
             return []
-        with path.open(encoding="utf-8", newline="") as stream:
-            rows = list(csv.DictReader(stream))
-        return [
-            Epoch(**{k: None if v == "" else int(v) if k == "epoch" else float(v)
-                     for k, v in row.items()})  # type: ignore[arg-type]
-            for row in rows
-        ]  # fmt: skip
+        with _undamaged(path), path.open(encoding="utf-8", newline="") as stream:
+            return [
+                Epoch(**{k: None if v == "" else int(v) if k == "epoch" else float(v)
+                         for k, v in row.items()})  # type: ignore[arg-type]
+                for row in csv.DictReader(stream)
+            ]  # fmt: skip
 
     @property
     def bundle(self) -> Bundle:
@@ -141,6 +143,18 @@ class Run:
 
 
 @contextmanager
+def _undamaged(path: Path) -> Iterator[None]:
+    """A file of a run folder that cannot be understood is refused."""
+    try:
+        yield
+    except (ValueError, TypeError, KeyError) as error:
+        raise Refused(
+            f"a file of the run cannot be read: {path} ({type(error).__name__}). It was changed "
+            "or damaged after it was written: take it from a copy, or train anew."
+        ) from error
+
+
+@contextmanager
 def claim(folder: Path | None, name: str) -> Iterator[Run]:
     """A new run folder, locked while the context lives.
 
@@ -169,8 +183,12 @@ def reopen(folder: Path) -> Iterator[Run]:
     Locked
         The run is still going on.
     """
-    if not (folder / "recipe.toml").is_file() or not (folder / "films.csv").is_file():
-        raise UsageError(f"not a run folder: {folder}. Give the folder that hilum train named.")
+    needed = ("recipe.toml", "films.csv", "environment.json")
+    if not all((folder / name).is_file() for name in needed):
+        raise UsageError(
+            f"not a run folder: {folder}. Give the folder that hilum train named; what hilum "
+            "compare or hilum reproduce began goes on with that command's --resume."
+        )
     with lock(folder / "lock", what="run"):
         run = Run(folder)
         run.tidy()

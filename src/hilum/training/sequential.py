@@ -19,6 +19,23 @@ from hilum.training.parts import Films
 from hilum.training.recipe import Recipe
 
 
+def check(recipe: Recipe) -> None:
+    """Raise ``UsageError`` for a recipe that asks for what the reference does not do."""
+    wanted = {
+        "network.name": (recipe.network.name, "paper2021"),
+        "optimiser.name": (recipe.optimiser.name, "adam"),
+        "optimiser.weight_decay": (recipe.optimiser.weight_decay, 0.0),
+        "averaging.decay": (recipe.averaging.decay, 0.0),
+        "sizes.phases": (recipe.sizes.phases, ()),
+    }
+    for key, (found, needed) in wanted.items():
+        if found != needed:
+            raise UsageError(
+                f"the reference cannot train this recipe: {key} = {found!r}. It takes "
+                f"{needed!r}; use --recipe paper2021, or --on cpu."
+            )
+
+
 class ReferenceLearner:
     """Learns by :class:`hilum.networks.reference.ReferenceNetwork`, film by film.
 
@@ -37,19 +54,7 @@ class ReferenceLearner:
     """
 
     def __init__(self, recipe: Recipe, weights: tuple[float, float]) -> None:
-        wanted = {
-            "network.name": (recipe.network.name, "paper2021"),
-            "optimiser.name": (recipe.optimiser.name, "adam"),
-            "optimiser.weight_decay": (recipe.optimiser.weight_decay, 0.0),
-            "averaging.decay": (recipe.averaging.decay, 0.0),
-            "sizes.phases": (recipe.sizes.phases, ()),
-        }
-        for key, (found, needed) in wanted.items():
-            if found != needed:
-                raise UsageError(
-                    f"the reference cannot train this recipe: {key} = {found!r}. It takes "
-                    f"{needed!r}; use --recipe paper2021, or --on cpu."
-                )
+        check(recipe)
         self.recipe = recipe
         self.weights = np.array(weights)
         self.torch_network: Any = new_network(recipe)

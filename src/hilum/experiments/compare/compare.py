@@ -124,10 +124,7 @@ def compare(
             raise UsageError(f"a margin is a positive number: {margin} for {name}.")
     if not isinstance(recipe, Recipe):
         recipe = Recipe.load(recipe, (*CHANGES, *overrides))
-    require("train")
-    from hilum.training.finish import check_names  # with it comes torch
-
-    check_names(recipe)
+    check(recipe)
     folder = Path(out) if out is not None else dated_folder("compare")
     plan = Plan(places, tuple(range(seeds)), baseline, {**MARGINS, **(margins or {})}, breakdown)
     with begun(folder, way_on=lambda: way_on(folder)):
@@ -138,6 +135,16 @@ def compare(
             stream.write(recipe.toml())
         plan.write(folder)
         return _go(folder, plan, manifest, recipe, workers, progress)
+
+
+def check(recipe: Recipe) -> None:
+    """Tell what cannot be before a film is read: names that are not there, films too small."""
+    require("train")
+    from hilum.training.finish import check_names  # with it comes torch
+    from hilum.training.learner import new_network
+
+    check_names(recipe)
+    new_network(recipe)
 
 
 def way_on(folder: Path, command: str = "compare") -> str:
@@ -219,6 +226,8 @@ def _go(
     if not comparison.measured:
         why = "; ".join(f"{name}: {at.reason}" for name, at in places.items())
         raise Refused(f"no place could be measured: {folder} ({why})")
+    if comparison.replaced:
+        progress.warn(comparison.replaced)
     write(comparison)
     return comparison
 

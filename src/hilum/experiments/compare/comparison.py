@@ -164,6 +164,16 @@ class Comparison:
         return next((name for name in wanted if name in names), names[0])
 
     @property
+    def replaced(self) -> str:
+        """That the baseline is not the one that was asked for, as a sentence; empty where it is."""
+        if self.asked in (None, self.baseline):
+            return ""
+        return (
+            f"The baseline that was asked for, {self.asked}, was not measured: all is told against "
+            f"{self.baseline}."
+        )
+
+    @property
     def baselines(self) -> list[str]:
         wanted = dict.fromkeys([self.baseline, "cpu:1", self.all_cores])
         return [name for name in wanted if name in self.measured]

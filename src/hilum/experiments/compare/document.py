@@ -73,7 +73,6 @@ def lead(comparison: Comparison) -> str:
                           f"{escape(name)} over {escape(over)}, by epoch"))  # fmt: skip
     for name, at in list(comparison.measured.items())[: max(1, 4 - len(facts))]:
         facts.append((f"{seconds(at.times('epoch').mean())} s", f"an epoch on {escape(name)}"))
-    missing = [n for n, at in comparison.places.items() if at.status != "done"]
     recipe, counts = comparison.recipe, {c[0]: c for c in comparison.manifest.counts()}
     sampled = comparison.manifest.notes.get("sampled")
     return (
@@ -88,21 +87,26 @@ def lead(comparison: Comparison) -> str:
             if sampled
             else ""
         )
-        + report.warnings(
-            [f"{n} was not measured: {comparison.places[n].reason}" for n in missing]
-            + [
-                f"{n} was measured in part: {at.reason}"
-                for n, at in comparison.measured.items()
-                if at.reason
-            ]
-            + [
-                f"{n} has learnt nothing from seed {', '.join(map(str, at.unlearnt))}: its models "
-                "are not better than chance. That such models agree says nothing of convergence."
-                for n, at in comparison.measured.items()
-                if at.unlearnt
-            ]
-        )
+        + report.warnings(warnings(comparison))
     )
+
+
+def warnings(comparison: Comparison) -> list[str]:
+    """What a reader must know first: what was not measured, and which models learnt nothing."""
+    found = [comparison.replaced] if comparison.replaced else []
+    for name, at in comparison.places.items():
+        if at.status != "done":
+            found.append(f"{name} was not measured: {at.reason}")
+        elif at.reason:
+            found.append(f"{name} was measured in part: {at.reason}")
+    for name, at in comparison.measured.items():
+        if at.unlearnt:
+            found.append(
+                f"{name} has learnt nothing from seed {', '.join(map(str, at.unlearnt))}: its "
+                "models are not better than chance. That such models agree says nothing of "
+                "convergence."
+            )
+    return found
 
 
 def _seeds(comparison: Comparison) -> str:

@@ -56,7 +56,7 @@ def _finish(figure: Figure, ours: Any, theirs: Any, ylabel: str) -> Figure:
     for axes in (ours, theirs):
         if axes is not None:
             axes.set(xlabel="epoch", ylabel=ylabel)
-            axes.xaxis.get_major_locator().set_params(integer=True)
+            axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
             axes.legend(fontsize=7.5, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.17))
     if theirs is not None:
         ours.set_title("here")
@@ -215,6 +215,14 @@ def agreement(comparison: Comparison) -> Figure:
         axes.plot([found.difference / found.margin], [y], "o", color=INK["first"], markersize=5)
         farthest = max(farthest, *(abs(e) for e in ends))
     reach = min(farthest * 1.1, 6.0)
+    for y, (_, found) in enumerate(rows):
+        off = 0.0 if found is None else found.difference / found.margin
+        if abs(off) > reach:  # it does not show: said at the edge
+            edge, side = (reach, "right") if off > 0 else (-reach, "left")
+            axes.annotate(
+                f"{off:+z.1f} margins", (edge, y), ha=side, va="center",
+                fontsize=7.5, color=INK["first"], backgroundcolor="white",
+            )  # fmt: skip
     axes.set_yticks(range(len(rows)), [text for text, _ in rows])
     for text, (_, found) in zip(axes.get_yticklabels(), rows, strict=True):
         text.set_fontweight("bold" if found is None else "normal")

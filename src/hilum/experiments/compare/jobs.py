@@ -62,9 +62,16 @@ class Job:
         return {k: str(v) if isinstance(v, Path) else v for k, v in asdict(self).items()}
 
     @property
-    def machine(self) -> Path:
-        """What the first of the jobs side by side was measured on, since the others must be too."""
-        return self.folder.with_name("machine.json")
+    def whole(self) -> Path:
+        """The folder of the command that this job is a part of."""
+        begun = [above for above in self.folder.parents[:3] if (above / "plan.json").is_file()]
+        return begun[-1] if begun else self.folder.parent
+
+    @property
+    def resume_line(self) -> str:
+        """How to go on with that command."""
+        command = "reproduce" if (self.whole / "comparison").is_dir() else "compare"
+        return f"Go on with hilum {command} --resume {self.whole}"
 
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> Job:
@@ -94,16 +101,15 @@ def perform(job: Job, progress: Progress) -> Outcome:
     Raises
     ------
     Refused
-        Jobs side by side were begun on another machine: times of two are not compared.
+        The whole was begun on another machine: times of two are not compared.
     KeyboardInterrupt
         After the process has been ended; a training has kept its last epoch.
     """
-    if job.kept.is_file():
-        before = Outcome(**json.loads(job.kept.read_text("utf-8")))
-        if before.status == "done":
-            return before
+    before = _kept(job)
+    if before is not None and before.status == "done":
+        return before
     job.folder.parent.mkdir(parents=True, exist_ok=True)
-    _same_machine(job.machine)
+    _same_machine(job.whole)
     log = job.folder.with_name(f"{job.folder.name}.log")
     with log.open("a", encoding="utf-8") as stderr:
         process = subprocess.Popen(
@@ -130,15 +136,28 @@ def perform(job: Job, progress: Progress) -> Outcome:
     return outcome
 
 
-def _same_machine(kept: Path) -> None:
-    here = {"processor": machine.processor(), "cores": machine.cores()}
-    if not kept.is_file():
+def _kept(job: Job) -> Outcome | None:
+    """What became of it before; None where that is not known, or was damaged."""
+    try:
+        return Outcome(**json.loads(job.kept.read_text("utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def _same_machine(whole: Path) -> None:
+    kept = whole / "machine.json"
+    here = f"{machine.processor()}, {machine.cores()} cores"
+    try:
+        there = json.loads(kept.read_text("utf-8"))
+    except FileNotFoundError:
         write_json(kept, here)
-    elif (there := json.loads(kept.read_text("utf-8"))) != here:
+        return
+    except (OSError, ValueError):
+        there = "not known"
+    if there != here:
         raise Refused(
-            f"begun on another machine: {kept.parent} ({there['processor']}, {there['cores']} "
-            "cores); times of two machines are not compared. Go on there, or begin anew here with "
-            "another --out."
+            f"begun on another machine: {whole} ({there}; here: {here}); times of two machines are "
+            "not compared. Go on there, or begin anew here with another --out."
         )
 
 

@@ -302,5 +302,5 @@ def again(comparison: Comparison) -> str:
     margins = "".join(f" --margin {name}={margin:g}" for name, margin in stated)
     return (
         f"hilum compare films.csv --recipe recipe.toml {on} --seeds {len(comparison.seeds)}"
-        f" --baseline {comparison.baseline}{margins}"
+        f" --baseline {comparison.asked or comparison.baseline}{margins}"
     )

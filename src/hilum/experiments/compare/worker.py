@@ -44,9 +44,7 @@ def main() -> int:
         outcome = Outcome("skipped", str(error))
     except HilumError as error:  # its run is not gone on with alone: the comparison would miss it
         alone = Run(job.folder).resume_line
-        outcome = Outcome(
-            "failed", str(error).replace(alone, "The same command with --resume goes on with it")
-        )
+        outcome = Outcome("failed", str(error).replace(alone, job.resume_line))
     except Exception as error:  # one place's defect is a line in the table, not the end of all
         traceback.print_exc()
         outcome = Outcome("failed", f"{type(error).__name__}: {error}")

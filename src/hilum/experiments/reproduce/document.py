@@ -13,6 +13,7 @@ from hilum import report
 from hilum.datasets.cache import Cache
 from hilum.experiments import paper
 from hilum.experiments.compare.document import draw
+from hilum.experiments.compare.document import warnings as known_first
 from hilum.experiments.compare.sections import sections
 from hilum.experiments.compare.tables import Table, tables
 from hilum.experiments.reproduce import closing, figures, matrix, reread
@@ -181,8 +182,7 @@ def _lead(done: Reproduction) -> str:
             (f"{ratio['ratio']:.2f} ×{said}",
              f"{escape(comparison.fastest)} over {escape(comparison.baseline)}; the paper 6.13")
         )  # fmt: skip
-    missing = [n for n, at in comparison.places.items() if at.status != "done"]
-    warnings = [f"{n} was not measured: {comparison.places[n].reason}" for n in missing]
+    warnings = known_first(comparison)
     recipe = comparison.recipe
     epochs, size = recipe.training.epochs, recipe.preprocessing.size
     if epochs != len(paper.GPU) or size != paper.SIZE:

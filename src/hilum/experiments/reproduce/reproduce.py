@@ -136,7 +136,7 @@ def reproduce(
     settings = settings or Settings()
     folder = Path(out) if out is not None else dated_folder("reproduce")
     comparing.several(settings.on or comparing.default_places())
-    Recipe.load("paper2021", settings.overrides())  # what cannot be is told before a film is read
+    comparing.check(Recipe.load("paper2021", settings.overrides()))
     with begun(folder, way_on=lambda: comparing.way_on(folder, "reproduce")):
         folder = folder.resolve()
         manifest = open_data(data, progress=progress, **options)
