@@ -218,11 +218,10 @@ def agreement(comparison: Comparison) -> Figure:
     for y, (_, found) in enumerate(rows):
         off = 0.0 if found is None else found.difference / found.margin
         if abs(off) > reach:  # it does not show: said at the edge
-            edge, side = (reach, "right") if off > 0 else (-reach, "left")
-            axes.annotate(
-                f"{off:+z.1f} margins", (edge, y), ha=side, va="center",
-                fontsize=7.5, color=INK["first"], backgroundcolor="white",
-            )  # fmt: skip
+            words = f"{off:+z.1f} margins".replace("-", "−")
+            said, side = (f"{words} →", "right") if off > 0 else (f"← {words}", "left")
+            edge = np.copysign(0.98 * reach, off)
+            axes.text(edge, y, said, ha=side, va="center", fontsize=7.5, color=INK["first"])
     axes.set_yticks(range(len(rows)), [text for text, _ in rows])
     for text, (_, found) in zip(axes.get_yticklabels(), rows, strict=True):
         text.set_fontweight("bold" if found is None else "normal")
