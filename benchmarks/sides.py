@@ -31,6 +31,7 @@ KINDS: dict[str, tuple[str | None, str]] = {
     "amx": ("amx_bf16", "AVX-512, bfloat16 and matrix tiles (AMX)"),
     "avx512": ("avx512_bf16", "AVX-512 and bfloat16"),
     "avx512f": ("avx512f", "AVX-512 without bfloat16"),
+    "held": ("", "more, but held to AVX2 (`benchmarks/held.sh`)"),  # no processor's own
     "avx2": ("avx2", "AVX2 alone"),
     "other": (None, "no vectors that kernels use"),
 }
@@ -244,6 +245,8 @@ def matrix_products() -> float:
 
 def kind() -> str:
     """The best of ``KINDS`` that this processor is."""
+    if "BENCHMARK_HELD" in os.environ:
+        return "held"
     flags = machine.cpu_flags()
     return next(name for name, (flag, _) in KINDS.items() if flag is None or flag in flags)
 
