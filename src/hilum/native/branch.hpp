@@ -8,7 +8,7 @@ namespace hilum {
 struct Branch {  // a convolution and its normalisation
     const float *weight, *gain, *bias;
     float *mean, *variance;  // it goes by: in training they are taken from the batch
-    float *running_mean, *running_variance;  // null where nothing is remembered
+    float *running_mean, *running_variance;  // of what trains; else not looked at
     int64_t* batches;
     float *dweight, *dgain, *dbias;
     float eps, momentum;  // negative: every batch counts alike
@@ -16,7 +16,6 @@ struct Branch {  // a convolution and its normalisation
 
 // Running statistics follow the batch's as torch's do: the unbiased variance.
 inline void remember(const Branch& b, const Rows& r) {
-    if (!b.running_mean) return;
     ++*b.batches;
     const float share = b.momentum < 0 ? 1.f / *b.batches : b.momentum;
     const float unbiased = (float)r.count / (r.count - 1);

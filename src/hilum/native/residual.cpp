@@ -1,10 +1,9 @@
 // The layers of a residual network: its convolution in a frame of zeros, batch normalisation with the
 // sum and the ReLU behind it, a block of them as a whole, and the stem.
 #include "residual.hpp"
+#include "stem.hpp"
 
 using namespace hilum;
-
-static Rows halved(const Shape& s) { return Shape{s.films, s.height / 2, s.width / 2, s.out, s.out}; }
 
 // `dx` may be null, and so may `beside` and `dbeside`, where nothing is added, and y of
 // norm_backward, where there is no ReLU.
@@ -41,12 +40,13 @@ static Rows halved(const Shape& s) { return Shape{s.films, s.height / 2, s.width
     EXPORT void stem_forward_##NAME(const float* x, T* z, T* y, const Branch* branch,             \
                                const Residual* s, int threads) {                                  \
         stem_forward(x, branch->weight, z, *s, threads);                                          \
-        branch_forward(z, (const T*)nullptr, true, *branch, y, halved(*s), s->trains, threads);   \
+        branch_forward(z, (const T*)nullptr, true, *branch, y, s->inner(s->out), s->trains,       \
+                       threads);                                                                  \
     }                                                                                             \
     EXPORT void stem_backward_##NAME(const float* x, const T* z, const T* y, const T* dy,         \
                                 const Branch* branch, const Residual* s, int threads) {           \
-        Buffer<T> dz((size_t)halved(*s).count * s->out);                                          \
-        branch_backward(z, y, dy, *branch, (T*)dz, (T*)nullptr, halved(*s), threads);             \
+        Buffer<T> dz(s->values(s->out));                                                          \
+        branch_backward(z, y, dy, *branch, (T*)dz, (T*)nullptr, s->inner(s->out), threads);       \
         stem_backward(x, (T*)dz, branch->dweight, *s, threads);                                   \
     }
 

@@ -8,11 +8,10 @@
 #include "branch.hpp"
 #include "framed.hpp"
 #include "pointwise.hpp"
-#include "stem.hpp"
 
 namespace hilum {
 
-struct Residual : Shape {  // of x
+struct Residual : Shape {  // of x; a stem is one that is halved
     int halved, turned, trains;  // mean before it, convolution around it, statistics of the batch
     Shape inner(int from) const {  // of what the convolutions see
         const int by = halved ? 2 : 1;

@@ -26,6 +26,7 @@ from hilum.storage import write_json
 
 Kind = Literal["train", "breakdown"]
 WORKER = "hilum.experiments.compare.worker"
+PARTS = ("comparison", "sequential")  # of a reproduction, each a comparison in a folder of its own
 PATIENCE = 20.0  # seconds that an interrupted process has to end by itself
 
 
@@ -64,8 +65,12 @@ class Job:
     @property
     def whole(self) -> Path:
         """The folder of the command that this job is a part of."""
-        begun = [above for above in self.folder.parents[:3] if (above / "plan.json").is_file()]
-        return begun[-1] if begun else self.folder.parent
+        nearest, *above = self.folder.parents[:3]
+        if (above[0] / "plan.json").is_file():
+            nearest = above[0]
+            if nearest.name in PARTS and (above[1] / "plan.json").is_file():
+                nearest = above[1]
+        return nearest
 
     @property
     def resume_line(self) -> str:

@@ -211,7 +211,7 @@ def residual(x: Tensor, branches: Sequence[Branch], halved: bool) -> Tensor | No
     branches : the first convolution, the second, the one 1 × 1 around both or none
     """
     dtype = _dtype(x)
-    if not (_usable("residual", x, dtype) and block.takes(x, branches, halved)):
+    if not (_usable("residual", x, dtype) and block.takes_residual(x, branches, halved)):
         return None
     return block.residual(x.to(dtype), branches, halved)
 
@@ -226,7 +226,7 @@ def stem(x: Tensor, branch: Branch) -> Tensor | None:
     branch : a convolution 3 × 3 of four channels in a frame of zeros
     """
     dtype = _dtype(x)
-    if not (_usable("residual", x, dtype) and block.takes_films(x, branch)):
+    if not (_usable("residual", x, dtype) and block.takes_stem(x, branch)):
         return None
     return block.stem(x, branch, dtype)
 

@@ -25,7 +25,7 @@ class Branch(NamedTuple):
 
 
 class _Branch(ctypes.Structure):
-    """As ``residual.hpp`` has it."""
+    """As ``branch.hpp`` has it."""
 
     _fields_ = (
         *((name, ctypes.c_void_p) for name in (
@@ -38,13 +38,15 @@ class _Branch(ctypes.Structure):
 
 
 class _Residual(ctypes.Structure):
+    """As ``residual.hpp`` has it."""
+
     _fields_ = tuple(
         (name, ctypes.c_int)
         for name in ("films", "height", "width", "in_", "out", "halved", "turned", "trains")
     )
 
 
-def takes(x: Tensor, branches: Sequence[Branch], halved: bool) -> bool:
+def takes_residual(x: Tensor, branches: Sequence[Branch], halved: bool) -> bool:
     """Whether the kernels compute this block: its sizes, its dtypes, what it is to do.
 
     Parameters
@@ -63,7 +65,7 @@ def takes(x: Tensor, branches: Sequence[Branch], halved: bool) -> bool:
     )
 
 
-def takes_films(x: Tensor, branch: Branch) -> bool:
+def takes_stem(x: Tensor, branch: Branch) -> bool:
     """Whether the kernels compute this stem.
 
     Parameters
@@ -99,13 +101,13 @@ def _known(x: Tensor, branches: Sequence[Branch], places: int) -> bool:
 
 
 def residual(x: Tensor, branches: Sequence[Branch], halved: bool) -> Tensor:
-    """What :func:`takes` has said yes to: (n, in, h, w) → (n, out, h, w), or half that size."""
+    """What :func:`takes_residual` said yes to: (n, in, h, w) → (n, out, h, w), halved or not."""
     y: Tensor = ConvBlock.apply(x, [branch.norm for branch in branches], halved, *_learnt(branches))
     return y
 
 
 def stem(x: Tensor, branch: Branch, dtype: torch.dtype) -> Tensor:
-    """What :func:`takes_films` has said yes to: (n, 1, h, w) → (n, out, h/2, w/2) of a dtype."""
+    """What :func:`takes_stem` has said yes to: (n, 1, h, w) → (n, out, h/2, w/2) of a dtype."""
     y: Tensor = ConvStem.apply(x, branch.norm, dtype, *_learnt([branch]))
     return y
 
