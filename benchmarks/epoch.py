@@ -8,7 +8,7 @@ Made-up films of 500 x 500 on disk as PNG, the same for all sides; batches of 16
 its own loop over its cache with the augmentation of recipe paper2021 (``peers/hilum_epoch.py``);
 Keras's are its whole pipeline, once with ``tf.data`` and once with the tutorial's generator, and
 its pure steps on tensors in memory without augmentation (``peers/keras_epoch.py``). No side
-validates. Sides take turns, an epoch each; times are told by film.
+validates. Sides take turns, an epoch each behind an untimed one; times are told by film.
 """
 
 from __future__ import annotations
@@ -84,6 +84,7 @@ def measure(names: list[str], rounds: int, films: int) -> dict[str, Any]:
             turns[-1].process.ask(1, work)  # the first epoch decodes, compiles and warms up
         for turn in range(rounds):
             for side in turns:
+                side.process.ask(1, side.work)  # untimed, as in step.py
                 side.measure(1)
             load.round_ended(turn, rounds)
     result: dict[str, Any] = {

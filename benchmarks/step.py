@@ -101,6 +101,7 @@ def measure(names: list[str], rounds: int, steps: int, busy: bool) -> dict[str, 
         for turn in range(rounds):
             for side in turns:
                 count = steps * MORE.get(side.name, 1)
+                side.process.ask(1)  # untimed: memory that lay idle comes back (docs/benchmarks.md)
                 side.measure(count)
                 if switch is not None:
                     switch(True)

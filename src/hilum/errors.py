@@ -158,5 +158,6 @@ class Interrupted(HilumError):
 def nearest(name: str, known: Iterable[str]) -> str:
     """``Did you mean 'x'?``, or the list of what there is, for the end of a message."""
     names = sorted(known)
-    close = get_close_matches(name, names, n=1, cutoff=0.5)
+    begun = [one for one in names if len(name) > 2 and one.startswith(name)]
+    close = begun or get_close_matches(name, names, n=1, cutoff=0.5)
     return f"Did you mean '{close[0]}'?" if close else f"There are: {', '.join(names)}."

@@ -84,6 +84,14 @@ def test_an_edited_table_is_read_as_it_is_now_and_says_so(tmp_path):
     assert any("edited" in line for line in read.remarks())
 
 
+def test_a_film_that_was_written_in_twice_is_refused(tmp_path):
+    manifest().write(tmp_path / "films.csv")
+    head, first, *rest = (tmp_path / "films.csv").read_text().splitlines()
+    (tmp_path / "films.csv").write_text("\n".join([head, first, *rest, first]))
+    with pytest.raises(UsageError, match=r"a film stands twice: a/0\.png"):
+        Manifest.read(tmp_path / "films.csv")
+
+
 def test_a_patient_that_was_taken_out_is_no_patient_of_others(tmp_path):
     manifest().write(tmp_path / "films.csv")
     table = (tmp_path / "films.csv").read_text().replace(",p0,", ",,").replace(",p2,", ",,")

@@ -658,6 +658,22 @@ def test_one_failed_seed_leaves_the_others(
     assert done.shared_seeds("cpu:1", "cpu:2") == [1]
     assert done.speed_up("cpu:2", "cpu:1")["n"] == 3  # type: ignore[index]
     assert "cpu:2 was measured in part: killed." in (tmp_path / "c" / "report.html").read_text()
+    assert done.failed == ["cpu:2 seed 0"]
+
+
+def test_the_command_ends_with_a_code_where_a_run_failed_and_none_where_a_place_is_absent(
+    films: Manifest, made_up: MadeUp, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    films.write(tmp_path / "films.csv")
+    common = ["compare", str(tmp_path / "films.csv"), "--no-breakdown", "--on", "cpu:1"]
+    common += [f"--set={change}" for change in SMALL]
+    assert run([*common, "--on", "cuda", "--out", str(tmp_path / "absent")]) == 0
+    assert run([*common, "--on", "reference", "--out", str(tmp_path / "failed")]) == 3
+    said = capsys.readouterr()
+    assert "it broke." in said.out, "the table comes first"
+    assert "1 run failed: reference seed 0" in said.err
+    assert f"hilum compare --resume {tmp_path / 'failed'}" in said.err
+    assert (tmp_path / "failed" / "report.html").is_file()
 
 
 def test_nothing_measured_is_refused_with_the_reasons(
@@ -677,8 +693,9 @@ def test_wrong_usage_is_told_before_anything_is_done(films: Manifest, tmp_path: 
         comparing.compare(films, ["cpu:1", "cpu:1"], out=out)
     with pytest.raises(UsageError, match="baseline"):
         comparing.compare(films, ["cpu:1", "reference"], baseline="cpu:9", out=out)
-    with pytest.raises(UsageError, match="val_accuracy"):
-        comparing.compare(films, ["cpu:1", "reference"], margins={"val_acuracy": 1}, out=out)
+    for name in ("val_acuracy", "val_acc"):
+        with pytest.raises(UsageError, match="val_accuracy"):
+            comparing.compare(films, ["cpu:1", "reference"], margins={name: 1}, out=out)
     with pytest.raises(RecipeError, match="no such rule for a threshold"):
         comparing.compare(films, ["cpu:1", "reference"], overrides=['finish.balanced="x"'], out=out)
     with pytest.raises(UsageError, match="no comparison was begun"):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from hilum.cli import options
 from hilum.cli.display import print_json, table
+from hilum.errors import TrainingStopped
 
 if TYPE_CHECKING:
     from hilum.experiments.compare.comparison import Comparison
@@ -91,6 +92,17 @@ def compare(
     else:
         click.echo(summary(done))
         click.echo(f"\nreport: {done.folder / 'report.html'}")
+    refuse_failed(done.failed, f"hilum compare --resume {done.folder}")
+
+
+def refuse_failed(runs: Sequence[str], again: str) -> None:
+    """End with the exit code of what had to stop, where some runs did; all is written by then."""
+    if runs:
+        number = "1 run" if len(runs) == 1 else f"{len(runs)} runs"
+        raise TrainingStopped(
+            f"{number} failed: {', '.join(runs)}; the report has the reasons and what the others "
+            f"found. Try again with {again}"
+        )
 
 
 def summary(comparison: Comparison) -> str:

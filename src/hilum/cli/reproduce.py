@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from hilum.cli import options
-from hilum.cli.compare import summary
+from hilum.cli.compare import refuse_failed, summary
 from hilum.cli.display import print_json, table
+
+if TYPE_CHECKING:
+    from hilum.experiments.reproduce.reproduce import Reproduction
 
 
 @click.command()
@@ -86,7 +89,12 @@ def reproduce(
         done = again.reproduce(data, settings, out=out, progress=progress, **chosen)
     if as_json:
         print_json(done.as_dict())
-        return
+    else:
+        _show(done)
+    refuse_failed(done.failed, f"hilum reproduce --resume {done.folder}")
+
+
+def _show(done: Reproduction) -> None:
     click.echo(summary(done.comparison))
     rows = [
         [name, str(done.judged.half.strict[name])] for name in ("accuracy", "recall", "specificity")

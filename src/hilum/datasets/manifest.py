@@ -6,6 +6,7 @@ import csv
 import hashlib
 import json
 import os
+from collections import Counter
 from collections.abc import Iterator, Sized
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -233,7 +234,7 @@ class Manifest:
         Raises
         ------
         UsageError
-            A file is missing, of a newer format, or not a manifest.
+            A file is missing, of a newer format, or not a manifest; a film was written in twice.
         """
         csv_path = Path(csv_path)
         about = _about(csv_path)
@@ -283,6 +284,11 @@ class Manifest:
         )
         if manifest.digest != about.get("digest"):
             manifest.notes["edited"] = True
+            ((film, rows),) = Counter(path).most_common(1) or [("", 0)]
+            if rows > 1:
+                raise UsageError(
+                    f"a film stands twice: {manifest.shown(film)} in {csv_path}. Take one out."
+                )
         return manifest
 
 

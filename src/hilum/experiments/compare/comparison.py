@@ -153,6 +153,16 @@ class Comparison:
         return {name: at for name, at in self.places.items() if at.status == "done"}
 
     @property
+    def failed(self) -> list[str]:
+        """The runs that failed: ``cpu:2 seed 1``."""
+        return [
+            f"{name} seed {seed}"
+            for name, at in self.places.items()
+            for seed, outcome in at.outcomes.items()
+            if outcome.status == "failed"
+        ]
+
+    @property
     def all_cores(self) -> str:
         """The place of all cores of the machine that was measured, which need not be this one."""
         return f"cpu:{next(iter(self.measured.values())).environment['cores']}"

@@ -99,6 +99,13 @@ class Reproduction:
     judged: Judged
     wishes: Wishes | None
 
+    @property
+    def failed(self) -> list[str]:
+        """The runs that failed, of all three."""
+        sequential = [] if self.sequential is None else self.sequential.failed
+        wishes = [] if self.wishes is None else self.wishes.failed
+        return [*self.comparison.failed, *sequential, *wishes]
+
     def as_dict(self) -> dict[str, Any]:
         """What ``reproduction.json`` holds; the comparisons have files of their own."""
         return {

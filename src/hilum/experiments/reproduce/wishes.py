@@ -94,6 +94,11 @@ class Wishes:
     points: dict[Setting, Point] = field(default_factory=dict)
     rows: Mapping[str, list[Setting]] = field(default_factory=dict)
 
+    @property
+    def failed(self) -> list[str]:
+        """The names of the trainings that failed."""
+        return [setting.name for setting, point in self.points.items() if point.reason]
+
     def of(self, row: str) -> list[Point]:
         """The points of ``patients``, ``size`` or ``network``, in order."""
         return [self.points[setting] for setting in self.rows[row]]
