@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 from pathlib import Path
 
 import pytest
 
 from hilum import report
+from hilum.errors import DiskFull
 
 pytest.importorskip("matplotlib")
 
@@ -41,6 +44,18 @@ def test_a_figure_is_saved_twice_and_set_into_a_page_with_its_own_ids(tmp_path: 
         assert next(filter(None, target)) in ids
     assert "var(--first)" in one and report.INK["first"] not in one
     assert "http" not in one and "a &lt; b" in one
+
+
+def test_a_full_disk_is_told_and_leaves_no_half_of_a_figure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(DiskFull, match=r"line\.svg could not be written"):
+        drawn(tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_every_ink_has_a_colour_on_light_on_dark_and_on_paper() -> None:

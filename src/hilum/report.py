@@ -17,6 +17,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hilum.storage import write_file
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -85,8 +87,10 @@ def save(figure: Figure, folder: Path, name: str) -> str:
     # The layout stands now; finding it again is half of the time that a figure takes.
     figure.set_layout_engine("none")
     text = stream.getvalue().decode("utf-8")
-    (folder / f"{name}.svg").write_text(text, encoding="utf-8")
-    figure.savefig(folder / f"{name}.png", facecolor=INK["paper"], metadata={"Software": "hilum"})
+    write_file(folder / f"{name}.svg", text)
+    picture = io.BytesIO()
+    figure.savefig(picture, facecolor=INK["paper"], metadata={"Software": "hilum"})
+    write_file(folder / f"{name}.png", picture.getvalue())
     return text
 
 

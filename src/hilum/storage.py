@@ -61,6 +61,12 @@ def atomic_write(path: Path | str, mode: str = "wb") -> Iterator[IO[Any]]:
             partial.unlink()
 
 
+def write_file(path: Path | str, content: str | bytes) -> None:
+    """A text or bytes as a file, whole or not at all; raises what :func:`atomic_write` does."""
+    with atomic_write(path, "w" if isinstance(content, str) else "wb") as stream:
+        stream.write(content)
+
+
 def write_json(path: Path | str, content: object) -> None:
     """Write JSON atomically, readable by people; NaN is refused (use ``None``)."""
     with atomic_write(path, "w") as stream:

@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import time
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -437,7 +438,7 @@ def test_a_comparison_says_what_was_planted(planted: tuple[Comparison, MadeUp]) 
     assert content["format"] == 1 and list(by_place) == list(PLACES)
     assert by_place["cuda"]["status"] == "skipped" and "no such place" in by_place["cuda"]["reason"]
     assert "seconds_an_epoch" not in by_place["cuda"]  # no figure that was not measured
-    assert by_place["reference"]["reason"] == "it broke."
+    assert by_place["reference"]["reason"] == "seed 0: it broke."
     assert by_place["cpu:1"]["seconds_an_epoch"]["n"] == 9
     # Set-up is 3 s longer; an epoch of three seeds takes 18 s and 9 s on average.
     assert [row["epochs"] for row in content["break_even"]] == [1, 1]
@@ -460,12 +461,12 @@ def test_its_tables_figures_and_pages_are_written(planted: tuple[Comparison, Mad
         assert len(list(csv.DictReader(stream))) == 3 * 3 * 3
     page = (out / "report.html").read_text("utf-8")
     assert "cuda was not measured: no such place here" in page
-    assert "reference was not measured: it broke." in page
+    assert "reference was not measured: seed 0: it broke." in page
     assert "<b>different</b>" in page and "<b>alike</b>" in page
 
 
-def verdict(done: Comparison, claim: str) -> tuple[str, str]:
-    (found,) = [row for row in claims.rows_of(done) if row[0].startswith(claim)]
+def verdict(done: Comparison, claim: str, sequential: Comparison | None = None) -> tuple[str, str]:
+    (found,) = [row for row in claims.rows_of(done, sequential) if row[0].startswith(claim)]
     return found[1:]
 
 
@@ -497,15 +498,22 @@ def test_convolution_is_judged_where_it_stands_alone(
     assert row()[0] == "held" and "pooling" not in row()[1]
     merge("cpu:2")
     assert row()[0] == "held"
-    assert row()[1].endswith("in the same pass, which counts as convolution: cpu:2")
+    assert row()[1].endswith("so what is convolution alone is not known: cpu:2")
     parts = done.places["cpu:1"].parts
     assert parts is not None
     with monkeypatch.context() as some:
         some.setitem(parts.found["parts"], "dense", 20.0)
         assert row()[0] == "in part"
+    formulas = replace(done, places={"reference": deepcopy(done.places["cpu:1"])})
     for name in done.measured:
         merge(name)
     assert row()[0] == "open"
+    held, said = verdict(done, "Convolution", formulas)
+    assert held == "held" and "; decided by the sequential run: reference: " in said
+    parts = formulas.places["reference"].parts
+    assert parts is not None
+    parts.found["parts"]["dense"] = 20.0
+    assert verdict(done, "Convolution", formulas)[0] == "in part"
 
 
 def only(done: Comparison, *names: str) -> Comparison:
@@ -546,7 +554,7 @@ def test_models_that_learnt_nothing_do_not_show_that_places_converge_alike(
     monkeypatch.setitem(alike.places["cpu:1"].found[1], "chance", "not better than chance.")
     assert verdict(alike, "Losses")[0] == "open"
     assert "alike, at chance" in summary(alike)
-    assert "cpu:1 has learnt nothing from seed 1" in lead(alike)
+    assert "not shown to be better than chance: cpu:1 (seed 1)" in lead(alike)
 
 
 @pytest.mark.parametrize(
@@ -657,7 +665,10 @@ def test_one_failed_seed_leaves_the_others(
     assert list(done.places["cpu:2"].found) == [1]
     assert done.shared_seeds("cpu:1", "cpu:2") == [1]
     assert done.speed_up("cpu:2", "cpu:1")["n"] == 3  # type: ignore[index]
-    assert "cpu:2 was measured in part: killed." in (tmp_path / "c" / "report.html").read_text()
+    assert (
+        "cpu:2 was measured in part: seed 0: killed."
+        in (tmp_path / "c" / "report.html").read_text()
+    )
     assert done.failed == ["cpu:2 seed 0"]
 
 

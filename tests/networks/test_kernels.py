@@ -469,6 +469,15 @@ def test_the_status_says_whether_matrix_tiles_are_used(build):
     assert kernels.status().endswith("matrix tiles used") == (build == "tiles")
 
 
+@needs_kernels
+def test_the_status_of_some_libraries_builds_no_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: set[str] = set()
+    usual = library.load
+    monkeypatch.setattr(library, "load", lambda name: (asked.add(name), usual(name))[1])
+    assert kernels.status("films", "blocks").startswith("fast CPU kernels: x86-64")
+    assert asked == {"films", "blocks"}
+
+
 class TestAbsent:
     def test_everything_works_and_says_what_it_costs(self, absent):
         x, weight, bias = draw(1, 2, 32, 12, 15), draw(2, 32, 32, 3, 3), draw(3, 32)

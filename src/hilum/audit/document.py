@@ -17,6 +17,7 @@ from hilum.audit.probes import BOUND, CROSS_VALIDATED, Result
 from hilum.audit.rules import films_by_part
 from hilum.errors import UnreadableFilm
 from hilum.report import Section
+from hilum.storage import write_file
 
 if TYPE_CHECKING:
     from hilum.audit.audit import Audit
@@ -49,7 +50,7 @@ def write_report(audit: Audit, workers: Workers) -> None:
             + (f" Films: {escape(str(licence))}" if licence else "")
         ),
     )
-    (audit.folder / "report.html").write_text(text, encoding="utf-8")
+    write_file(audit.folder / "report.html", text)
 
 
 def _lead(audit: Audit) -> str:

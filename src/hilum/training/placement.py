@@ -15,6 +15,7 @@ from hilum.networks import kernels
 from hilum.networks.kernels import gpu
 from hilum.training import memory, sequential
 from hilum.training.backends import make_learner
+from hilum.training.learner import libraries
 from hilum.training.loop import batches, order
 from hilum.training.parts import Films
 from hilum.training.recipe import Recipe
@@ -129,5 +130,5 @@ def describe(place: Place, recipe: Recipe) -> dict[str, Any]:
         found["cudnn"] = torch.backends.cudnn.version()
         found["kernels"] = gpu.status()
     if place.kind == "cpu" and recipe.network.name == "paper2021":
-        found["kernels"] = kernels.status()
+        found["kernels"] = kernels.status(*libraries(recipe))
     return found

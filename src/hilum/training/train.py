@@ -299,7 +299,7 @@ def learn(
 
 def _say_if_slow(recipe: Recipe, progress: Progress) -> None:
     if not kernels.available(*libraries(recipe)):
-        progress.warn(f"{kernels.status()}. See hilum doctor.")
+        progress.warn(f"{kernels.status(*libraries(recipe))}. See hilum doctor.")
 
 
 def work(run: Run, progress: Progress) -> None:

@@ -12,6 +12,7 @@ from hilum import report
 from hilum.evaluation import figures
 from hilum.evaluation.document import answers, background, films
 from hilum.evaluation.document.wording import Drawing, holds_for, shown
+from hilum.storage import write_file
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -60,7 +61,7 @@ def write_report(evaluation: Evaluation, caches: dict[str, Cache]) -> None:
             "films."
         ),
     )
-    (evaluation.folder / "report.html").write_text(text, encoding="utf-8")
+    write_file(evaluation.folder / "report.html", text)
 
 
 def _figures(evaluation: Evaluation) -> dict[str, Callable[[], Figure]]:

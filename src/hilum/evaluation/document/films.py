@@ -15,6 +15,7 @@ from hilum.evaluation import gallery
 from hilum.evaluation.document.wording import Drawing, reference_standard, shown
 from hilum.evaluation.subgroups import COLUMNS, groups
 from hilum.report import Section
+from hilum.storage import write_file
 
 if TYPE_CHECKING:
     from hilum.datasets.cache import Cache
@@ -193,7 +194,7 @@ def films(evaluation: Evaluation, name: str, cache: Cache, folder: Path) -> Sect
         if items:
             pictures = [s.film if s.painted is None else s.painted for s in items]
             words = [f"{s.label}: {s.answer} {s.probability:.2f}" for s in items]
-            (folder / f"{file}{end}.png").write_bytes(png(mosaic(pictures, 4, words)))
+            write_file(folder / f"{file}{end}.png", png(mosaic(pictures, 4, words)))
     title = "Films" if len(evaluation.models) == 1 else f"Films, {name}"
     return Section(title, body, "films" + end)
 

@@ -30,12 +30,16 @@ def cells(claim: str, verdict: str, said: str) -> list[str]:
     return [escape(claim), f'<span style="white-space:nowrap">{verdict}</span>', said]
 
 
-def rows_of(comparison: Comparison) -> list[Row]:
-    """(claim, verdict, what was measured) in HTML, but for the claim."""
+def rows_of(comparison: Comparison, sequential: Comparison | None = None) -> list[Row]:
+    """(claim, verdict, what was measured) in HTML, but for the claim.
+
+    ``sequential`` is a reproduction's other comparison, in which the reference computes its layers
+    one by one.
+    """
     return [
         _faster(comparison),
         _alike(comparison),
-        _convolution(comparison),
+        _convolution(comparison, sequential),
         _no_threat(comparison),
         _pays(comparison),
     ]
@@ -78,7 +82,7 @@ def _alike(comparison: Comparison) -> Row:
         if (names := verdicts.get(key))
     )
     if any(map(comparison.at_chance, comparison.equivalences)):
-        return claim, "open", f"{said}; but some models learnt nothing"
+        return claim, "open", f"{said}; but some models are not shown to be better than chance"
     if set(verdicts) == {"alike"}:
         return claim, "held", said
     if "different" in verdicts:
@@ -87,26 +91,38 @@ def _alike(comparison: Comparison) -> Row:
     return claim, "open", said
 
 
-def _convolution(comparison: Comparison) -> Row:
+def _convolution(comparison: Comparison, sequential: Comparison | None) -> Row:
     claim = "Convolution takes the most time."
     shares = _shares(comparison, "convolution")
     if not shares:
         return claim, "not measured", "no breakdown was made"
     # A pass that does ReLU and pooling, too, says nothing of convolution alone: places where they
-    # are apart decide, where there are any.
-    merged = [name for name in shares if _merged(comparison, name)]
-    apart = [name for name in shares if name not in merged]
-    most = all(_largest(comparison, name) == "convolution" for name in apart or merged)
+    # are apart decide, where there are any, if need be those of the sequential run.
+    apart, merged = _parted(comparison, shares)
+    deciding, by = comparison, apart
     said = _list(shares, "of a step")
     if merged and apart:
         said += f"; decided by {', '.join(map(escape, apart))}"
     if merged:
+        block = " (all of a residual block)" if comparison.recipe.network.name == "compact" else ""
         said += (
-            "; hilum's kernels do ReLU and pooling (all of a residual block) in the same pass, "
-            "which counts as convolution: "
-            f"{', '.join(map(escape, merged))}"
+            f"; hilum's kernels do ReLU and pooling{block} in the same pass, so what is "
+            f"convolution alone is not known: {', '.join(map(escape, merged))}"
         )
-    return claim, ("held" if apart else "open") if most else "in part", said
+    if not apart and sequential is not None:
+        alone = _shares(sequential, "convolution")
+        if by := _parted(sequential, alone)[0]:
+            deciding = sequential
+            shown = {name: alone[name] for name in by}
+            said += f"; decided by the sequential run: {_list(shown, 'of a step')}"
+    most = all(_largest(deciding, name) == "convolution" for name in by or merged)
+    return claim, ("held" if by else "open") if most else "in part", said
+
+
+def _parted(comparison: Comparison, names: Mapping[str, float]) -> tuple[list[str], list[str]]:
+    """Those places whose convolution stands alone, and the others."""
+    merged = [name for name in names if _merged(comparison, name)]
+    return [name for name in names if name not in merged], merged
 
 
 def _merged(comparison: Comparison, name: str) -> bool:
@@ -137,7 +153,8 @@ def _no_threat(comparison: Comparison) -> Row:
     if not shares:
         return claim, "not measured", "no breakdown was made"
     verdict = "held" if max(shares.values()) < 0.1 else "in part"
-    return claim, verdict, _list(shares, "of a step is transfer and exchange of gradients")
+    said = _list(shares, "of a step is transfer and exchange of gradients")
+    return claim, verdict, f"{said} (held: less than a tenth)"
 
 
 def _pays(comparison: Comparison) -> Row:

@@ -17,7 +17,7 @@ from hilum import machine
 from hilum.datasets.cache import Cache
 from hilum.datasets.index import open_data
 from hilum.datasets.manifest import Manifest
-from hilum.errors import Interrupted, Refused, UsageError, nearest, require
+from hilum.errors import DiskFull, Interrupted, Refused, UsageError, nearest, require
 from hilum.experiments.compare.agreement import MARGINS
 from hilum.experiments.compare.comparison import At, Comparison, run_name
 from hilum.experiments.compare.jobs import Job, Outcome, perform
@@ -57,11 +57,10 @@ class Plan:
                 content["margins"],
                 content["breakdown"],
             )
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError):
             raise UsageError(
-                f"no comparison was begun there: {folder} ({type(error).__name__}). Give the "
-                "folder that hilum compare named; what hilum reproduce began goes on with "
-                "hilum reproduce --resume."
+                f"no comparison was begun there: {folder}. Give the folder that hilum compare "
+                "named; what hilum reproduce began goes on with hilum reproduce --resume."
             ) from None
 
     def write(self, folder: Path) -> None:
@@ -228,7 +227,10 @@ def _go(
         raise Refused(f"no place could be measured: {folder} ({why})")
     if comparison.replaced:
         progress.warn(comparison.replaced)
-    write(comparison)
+    try:
+        write(comparison)
+    except DiskFull as error:
+        raise DiskFull(f"{error} Then go on with hilum compare --resume {folder}.") from error
     return comparison
 
 

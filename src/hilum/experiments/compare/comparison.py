@@ -55,8 +55,13 @@ class At:
 
     @property
     def reason(self) -> str:
-        """Why a run is missing; empty where none is."""
-        return next((o.reason for o in self.outcomes.values() if o.status != "done"), "")
+        """Why a run is missing, with the seed of one that failed; empty where none is."""
+        for seed, outcome in self.outcomes.items():
+            if outcome.status == "skipped":
+                return outcome.reason
+            if outcome.status == "failed":
+                return f"seed {seed}: {outcome.reason}"
+        return ""
 
     @property
     def environment(self) -> dict[str, Any]:

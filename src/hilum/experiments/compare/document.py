@@ -14,7 +14,7 @@ from hilum.experiments.compare import figures
 from hilum.experiments.compare.comparison import Comparison
 from hilum.experiments.compare.sections import between, sections
 from hilum.experiments.compare.tables import seconds, tables
-from hilum.storage import write_json
+from hilum.storage import write_file, write_json
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -36,7 +36,7 @@ def write(comparison: Comparison) -> None:
         foot=f"Made by hilum {hilum.__version__}. This file is complete in itself. All figures as "
         "numbers: <code>comparison.json</code>; every epoch: <code>tables/epochs.csv</code>.",
     )
-    (folder / "report.html").write_text(text, encoding="utf-8")
+    write_file(folder / "report.html", text)
 
 
 def draw(comparison: Comparison, folder: Path) -> dict[str, str]:
@@ -92,20 +92,24 @@ def lead(comparison: Comparison) -> str:
 
 
 def warnings(comparison: Comparison) -> list[str]:
-    """What a reader must know first: what was not measured, and which models learnt nothing."""
+    """What a reader must know first: what was not measured, and which models may have learnt
+    nothing."""
     found = [comparison.replaced] if comparison.replaced else []
     for name, at in comparison.places.items():
         if at.status != "done":
             found.append(f"{name} was not measured: {at.reason}")
         elif at.reason:
             found.append(f"{name} was measured in part: {at.reason}")
-    for name, at in comparison.measured.items():
-        if at.unlearnt:
-            found.append(
-                f"{name} has learnt nothing from seed {', '.join(map(str, at.unlearnt))}: its "
-                "models are not better than chance. That such models agree says nothing of "
-                "convergence."
-            )
+    unlearnt = [
+        f"{name} (seed {', '.join(map(str, at.unlearnt))})"
+        for name, at in comparison.measured.items()
+        if at.unlearnt
+    ]
+    if unlearnt:
+        found.append(
+            f"not shown to be better than chance: {', '.join(unlearnt)}. That such models agree "
+            "says nothing of convergence."
+        )
     return found
 
 

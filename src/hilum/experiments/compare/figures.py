@@ -57,7 +57,10 @@ def _finish(figure: Figure, ours: Any, theirs: Any, ylabel: str) -> Figure:
         if axes is not None:
             axes.set(xlabel="epoch", ylabel=ylabel)
             axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
-            axes.legend(fontsize=7.5, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.17))
+            axes.legend(
+                fontsize=7.5, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.17),
+                handlelength=3.6,
+            )  # fmt: skip
     if theirs is not None:
         ours.set_title("here")
         theirs.set_title("the paper")
@@ -216,12 +219,21 @@ def agreement(comparison: Comparison) -> Figure:
         farthest = max(farthest, *(abs(e) for e in ends))
     reach = min(farthest * 1.1, 6.0)
     for y, (_, found) in enumerate(rows):
-        off = 0.0 if found is None else found.difference / found.margin
+        if found is None:
+            continue
+        off = found.difference / found.margin
         if abs(off) > reach:  # it does not show: said at the edge
             words = f"{off:+z.1f} margins".replace("-", "−")
             said, side = (f"{words} →", "right") if off > 0 else (f"← {words}", "left")
             edge = np.copysign(0.98 * reach, off)
-            axes.text(edge, y, said, ha=side, va="center", fontsize=7.5, color=INK["first"])
+            box = {"facecolor": INK["paper"], "edgecolor": "none", "pad": 1.5}
+            axes.text(edge, y, said, ha=side, va="center", fontsize=7.5, color=INK["first"],
+                      bbox=box)  # fmt: skip
+            continue
+        for end in (found.low, found.high):
+            if end is not None and abs(end) > reach * found.margin:  # the interval goes on
+                edge = np.copysign(0.985 * reach, end)
+                axes.plot([edge], [y], ">" if end > 0 else "<", color=INK["first"], markersize=5)
     axes.set_yticks(range(len(rows)), [text for text, _ in rows])
     for text, (_, found) in zip(axes.get_yticklabels(), rows, strict=True):
         text.set_fontweight("bold" if found is None else "normal")

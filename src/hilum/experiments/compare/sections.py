@@ -59,7 +59,8 @@ def places(comparison: Comparison, made: dict[str, Table]) -> Section:
     ]
     body = (
         made["places"].html(kind="", without=("remark",))
-        + "<p>A speed-up is the baseline's mean seconds an epoch over the place's. Set-up runs "
+        + "<p>A speed-up is the baseline's mean seconds an epoch over the place's, of the seeds "
+        "that were run in both. Set-up runs "
         "from the start of the process to its first step, with films decoded and kernels built "
         "beforehand; memory is the largest resident set of one process while it trained.</p>"
         "<h3>The machine</h3>" + report.table(["", "here", "the paper's"], rows, kind="text")
@@ -142,7 +143,7 @@ def convergence(comparison: Comparison, made: dict[str, Table], drawn: dict[str,
             "was stated before (two one-sided tests at 5 %), and differ where it lies wholly "
             "outside; else the question stays open. That no difference was seen would not do: with "
             "few runs none is seen. One seed has no spread and cannot be tested, nor can seeds "
-            "that all differ by the same.</p>"
+            "that all differ by the same; those that do not differ at all are alike.</p>"
             + report.figure(
                 drawn["agreement"],
                 "Differences from the baseline over paired seeds, with 90 % intervals.",
@@ -157,12 +158,15 @@ def convergence(comparison: Comparison, made: dict[str, Table], drawn: dict[str,
             + _spread(comparison)
             + _flips(comparison)
         )
-    for number, key, words in ((5, "figure-5", "The loss"), (6, "figure-6", "The accuracy")):
+    for number, key, words, how in (
+        (5, "figure-5", "The loss", "augmented, with class weights"),
+        (6, "figure-6", "The accuracy", "augmented"),
+    ):
         body += report.figure(
             drawn[key],
             f"Figure {number}. {words} over the epochs: training dashed, as the films were learnt "
-            "from (augmented; the loss with class weights); validation solid, with the span of the "
-            "seeds.",
+            f"from ({how}); validation solid, with the span of the seeds. Places that are equal "
+            "lie on each other.",
             key,
             wide=True,
         )

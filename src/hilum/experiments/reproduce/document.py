@@ -23,7 +23,7 @@ from hilum.names import hash_of
 from hilum.networks.build import layer_table
 from hilum.progress import Progress
 from hilum.report import Section
-from hilum.storage import write_json
+from hilum.storage import write_file, write_json
 from hilum.training.learner import new_network
 from hilum.training.loop import HALF
 
@@ -59,9 +59,9 @@ def write(done: Reproduction, progress: Progress) -> None:
             _sections(done, made, drawn, pictures),
             foot=f"{FOOT} Again: <code>{escape(command(done.settings))}</code>",
         )
-        (done.folder / "report.html").write_text(text, encoding="utf-8")
+        write_file(done.folder / "report.html", text)
         text = reread.page(done)
-        (done.folder / "paper.html").write_text(text, encoding="utf-8")
+        write_file(done.folder / "paper.html", text)
         advance(1)
 
 
@@ -117,7 +117,7 @@ def _first_kernel(done: Reproduction) -> tuple[Any, Any, float] | None:
 def _two_films(done: Reproduction, folder: Path) -> str:
     """Figure 1 as a picture of the page; ``figure-1.png``."""
     picture = png(figures.films(done.manifest))
-    (folder / "figure-1.png").write_bytes(picture)
+    write_file(folder / "figure-1.png", picture)
     return report.image(picture, "two chest films").replace("<img", '<img style="max-width:100%"')
 
 
@@ -142,7 +142,7 @@ def _classified(done: Reproduction, folder: Path) -> str:
     found = list(gallery.shown(model, measured, HALF.name, chosen, pixels, manifest.classes))
     labels = [f"{f.label} {f.probability:.2f}{'' if f.right else ' WRONG'}" for f in found]
     picture = mosaic([_enlarged(f.film) for f in found], columns=4, labels=labels)
-    (folder / "figure-9.png").write_bytes(png(picture))
+    write_file(folder / "figure-9.png", png(picture))
     films = "".join(
         f'<figure class="film{"" if f.right else " wrong"}"><div>'
         f"{report.image(png(f.film), f.name)}</div><figcaption><b>{escape(f.answer)}</b> "

@@ -67,10 +67,10 @@ class Settings:
                 raise Refused(f"begun by a newer hilum: {folder / 'plan.json'}. Upgrade hilum.")
             lists = {key: tuple(v) for key, v in content.items() if isinstance(v, list)}
             return cls(**{**content, **lists})
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError):
             raise UsageError(
-                f"no reproduction was begun there: {folder} ({type(error).__name__}). Give the "
-                "folder that hilum reproduce named."
+                f"no reproduction was begun there: {folder}. Give the folder that hilum reproduce "
+                "named; a comparison goes on with hilum compare --resume."
             ) from None
 
     def overrides(self) -> list[str]:

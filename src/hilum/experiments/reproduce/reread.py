@@ -89,7 +89,7 @@ def _slips() -> str:
 
 def _claims(done: Reproduction) -> str:
     rows = [
-        *claims.rows_of(done.comparison),
+        *claims.rows_of(done.comparison, done.sequential),
         _voluminous(),
         _dense(),
         _accuracy(done),
