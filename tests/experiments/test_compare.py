@@ -568,6 +568,13 @@ def test_short_times_keep_their_figures(value: float, sign: str, shown: str) -> 
     assert seconds(value, sign) == shown
 
 
+@pytest.mark.parametrize(
+    ("ratio", "shown"), [(12.345, "12.35"), (1.0, "1.00"), (0.0996, "0.10"), (0.0322, "0.032")]
+)
+def test_small_ratios_keep_two_figures(ratio: float, shown: str) -> None:
+    assert speed.times(ratio) == shown
+
+
 def test_a_margin_that_was_stated_is_part_of_the_command(
     planted: tuple[Comparison, MadeUp],
 ) -> None:

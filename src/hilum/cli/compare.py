@@ -107,6 +107,7 @@ def refuse_failed(runs: Sequence[str], again: str) -> None:
 
 def summary(comparison: Comparison) -> str:
     """One line a place, for a terminal."""
+    from hilum.experiments.compare.speed import times
     from hilum.experiments.compare.tables import seconds
 
     rows = []
@@ -124,7 +125,7 @@ def summary(comparison: Comparison) -> str:
                 seconds(at.times("epoch").mean()),
                 f"{at.times('step').mean():.1f}",
                 f"{at.setup():.1f}",
-                *("–" if r is None else f"{r['ratio']:.2f}" for r in ratios),
+                *("–" if r is None else times(r["ratio"]) for r in ratios),
                 "baseline" if name == comparison.baseline else verdict,
                 at.reason,
             ]

@@ -8,6 +8,7 @@ from typing import Any
 
 from hilum import report
 from hilum.experiments.compare.comparison import Comparison
+from hilum.experiments.compare.speed import times
 from hilum.experiments.compare.tables import seconds
 from hilum.machine import Place
 from hilum.report import Section
@@ -52,7 +53,7 @@ def _faster(comparison: Comparison) -> Row:
         for name in comparison.parallel:
             ratio = comparison.speed_up(name, over) if name != over else None
             if ratio is not None:
-                said.append(f"{escape(name)} over {escape(over)}: {ratio['ratio']:.2f} ×")
+                said.append(f"{escape(name)} over {escape(over)}: {times(ratio['ratio'])} ×")
                 if over == comparison.baseline:
                     least.append(ratio["low"] or 0.0)
     if not said:

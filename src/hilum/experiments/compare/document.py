@@ -13,6 +13,7 @@ from hilum import report
 from hilum.experiments.compare import figures
 from hilum.experiments.compare.comparison import Comparison
 from hilum.experiments.compare.sections import between, sections
+from hilum.experiments.compare.speed import times
 from hilum.experiments.compare.tables import seconds, tables
 from hilum.storage import write_file, write_json
 
@@ -69,7 +70,7 @@ def lead(comparison: Comparison) -> str:
         name = comparison.fastest
         ratio = comparison.speed_up(name, over) if name != over else None
         if ratio is not None:
-            facts.append((f"{ratio['ratio']:.2f} ×<i>{between(ratio)}</i>",
+            facts.append((f"{times(ratio['ratio'])} ×<i>{between(ratio)}</i>",
                           f"{escape(name)} over {escape(over)}, by epoch"))  # fmt: skip
     for name, at in list(comparison.measured.items())[: max(1, 4 - len(facts))]:
         facts.append((f"{seconds(at.times('epoch').mean())} s", f"an epoch on {escape(name)}"))

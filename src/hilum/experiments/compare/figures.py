@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hilum.experiments import paper
+from hilum.experiments.compare import speed
 from hilum.experiments.compare.agreement import WORDS, Equivalence
 from hilum.experiments.compare.breakdown import PARTS
 from hilum.experiments.compare.comparison import Comparison
@@ -140,7 +141,7 @@ def speed_ups(comparison: Comparison) -> Figure:
         if row["low"] is not None:
             axes.plot([row["low"], row["high"]], [y, y], color=INK["first"], lw=4, alpha=0.45)
         axes.plot([row["ratio"]], [y], "o", color=INK["first"], markersize=6)
-        axes.text(row["ratio"], y - 0.28, f"{row['ratio']:.2f}", ha="center", fontsize=8)
+        axes.text(row["ratio"], y - 0.28, speed.times(row["ratio"]), ha="center", fontsize=8)
     if comparison.recipe.network.name == "paper2021":
         names.append("the paper: GPU over CPU")
         pairs = [c.seconds / g.seconds for c, g in zip(paper.CPU, paper.GPU, strict=True)]
@@ -229,9 +230,10 @@ def agreement(comparison: Comparison) -> Figure:
             box = {"facecolor": INK["paper"], "edgecolor": "none", "pad": 1.5}
             axes.text(edge, y, said, ha=side, va="center", fontsize=7.5, color=INK["first"],
                       bbox=box)  # fmt: skip
-            continue
         for end in (found.low, found.high):
-            if end is not None and abs(end) > reach * found.margin:  # the interval goes on
+            if end is None or abs(end) <= reach * found.margin:
+                continue
+            if abs(off) <= reach or end * off < 0:  # the interval goes on
                 edge = np.copysign(0.985 * reach, end)
                 axes.plot([edge], [y], ">" if end > 0 else "<", color=INK["first"], markersize=5)
     axes.set_yticks(range(len(rows)), [text for text, _ in rows])

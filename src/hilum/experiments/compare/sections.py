@@ -9,6 +9,7 @@ from hilum.experiments import paper
 from hilum.experiments.compare import claims
 from hilum.experiments.compare.agreement import MARGINS, WORDS, Equivalence, spread
 from hilum.experiments.compare.comparison import Comparison
+from hilum.experiments.compare.speed import times
 from hilum.experiments.compare.tables import Table, paper_tables, precision_of, seconds
 from hilum.report import Section
 
@@ -40,7 +41,7 @@ def sections(
 def between(ratio: dict[str, float | None]) -> str:
     """The 95 % interval in words; empty where there is none."""
     low, high = ratio["low"], ratio["high"]
-    return "" if low is None or high is None else f"{low:.2f} to {high:.2f}"
+    return "" if low is None or high is None else f"{times(low)} to {times(high)}"
 
 
 def places(comparison: Comparison, made: dict[str, Table]) -> Section:
@@ -81,9 +82,9 @@ def speed(comparison: Comparison, made: dict[str, Table], drawn: dict[str, str])
             escape(r["place"]),
             escape(r["over"]),
             r["by"],
-            f"<b>{r['ratio']:.2f}</b>",
+            f"<b>{times(r['ratio'])}</b>",
             between(r) or "–",
-            f"{r['least']:.2f} to {r['most']:.2f}",
+            f"{times(r['least'])} to {times(r['most'])}",
             str(r["n"]),
         ]
         for r in comparison.ratios()

@@ -53,6 +53,11 @@ def speed_up(slow: ArrayLike, fast: ArrayLike) -> dict[str, Any]:
     }
 
 
+def times(ratio: float) -> str:
+    """A ratio for people: two decimals, two figures of what is small."""
+    return f"{ratio:.2f}" if ratio >= 0.0995 else f"{ratio:.2g}"
+
+
 def break_even(
     setup: float, seconds: float, baseline_setup: float, baseline_seconds: float
 ) -> int | None:

@@ -12,6 +12,7 @@ from typing import Any
 from hilum import report
 from hilum.experiments import paper
 from hilum.experiments.compare.comparison import At, Comparison
+from hilum.experiments.compare.speed import times
 from hilum.experiments.paper import PaperEpoch
 from hilum.storage import atomic_write
 
@@ -28,7 +29,8 @@ class Table:
     title : for people
     heads : of the columns; the first names the row
     rows : numbers, texts, None where nothing was measured
-    forms : a format for people a column, ``""`` for as it is, ``s`` for seconds
+    forms : a format for people a column, ``""`` for as it is, ``s`` for seconds, ``x``
+        for a ratio
     beside : a table of the same shape (fewer rows allowed) that is shown beneath each cell: the
         paper's; its columns of the files carry ``paper``
     """
@@ -83,6 +85,7 @@ class Table:
             "–" if cell is None
             else cell if isinstance(cell, str)
             else seconds(cell) if form == "s"
+            else times(float(cell)) if form == "x"
             else f"{cell:{form}}"
             for cell, form in zip(row, self.forms, strict=True)
         ]  # fmt: skip
@@ -245,7 +248,7 @@ def places_table(comparison: Comparison) -> Table:
                 at.reason,
             ]
         )
-    forms = ("", "", "", "", "s", ".1f", ",.1f", ".1f", ",.0f", *[".2f"] * len(baselines), "")
+    forms = ("", "", "", "", "s", ".1f", ",.1f", ".1f", ",.0f", *["x"] * len(baselines), "")
     return Table("places", "Places", heads, rows, forms)
 
 
