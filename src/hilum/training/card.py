@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from hilum.bundle import Bundle
-from hilum.datasets.manifest import Manifest
+from hilum.datasets.manifest import Manifest, number_of
 from hilum.training.recipe import Recipe
 
 SHOWN = (
@@ -110,7 +110,7 @@ def card(bundle: Bundle, recipe: Recipe, manifest: Manifest, separation: dict[st
         "",
         f"hilum {bundle.hilum}, recipe `{recipe.name}` ({recipe.digest}), network "
         f"`{recipe.network.name}` at {recipe.preprocessing.size} × {recipe.preprocessing.size} "
-        f"pixels, {recipe.training.epochs} epochs, seed {recipe.training.seed}.",
+        f"pixels, {number_of(recipe.training.epochs, 'epochs')}, seed {recipe.training.seed}.",
         "",
     ]
     return "\n".join(lines)

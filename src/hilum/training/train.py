@@ -18,7 +18,7 @@ import torch
 from hilum import machine
 from hilum.datasets.cache import Cache
 from hilum.datasets.index import open_data
-from hilum.datasets.manifest import Manifest
+from hilum.datasets.manifest import Manifest, number_of
 from hilum.errors import Refused, require
 from hilum.machine import Place
 from hilum.native import library
@@ -171,7 +171,8 @@ def announce(recipe: Recipe, place: Place, parts: tuple[Films, Films], progress:
         idle = f" ({cores} cores are granted)"
     progress.say(
         f"recipe {recipe.name}: {len(parts[0]):,} films to train, {len(parts[1]):,} to validate, "
-        f"{recipe.training.epochs} epochs in batches of {recipe.training.batch}, on {place}{idle}"
+        f"{number_of(recipe.training.epochs, 'epochs')} in batches of {recipe.training.batch}, on "
+        f"{place}{idle}"
     )
 
 

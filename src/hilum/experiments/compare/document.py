@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import hilum
 from hilum import report
+from hilum.datasets.manifest import number_of
 from hilum.experiments.compare import figures
 from hilum.experiments.compare.comparison import Comparison
 from hilum.experiments.compare.sections import between, sections
@@ -79,7 +80,7 @@ def lead(comparison: Comparison) -> str:
     return (
         f'<p class="lead">The same training, one process for each place: recipe '
         f"{escape(recipe.name)}, {recipe.preprocessing.size} × {recipe.preprocessing.size} pixels, "
-        f"batches of {recipe.training.batch}, {recipe.training.epochs} epochs, "
+        f"batches of {recipe.training.batch}, {number_of(recipe.training.epochs, 'epochs')}, "
         f"{counts['train'][3]:,} films to train and {counts['validation'][3]:,} to validate, "
         f"{_seeds(comparison)}.</p>{report.facts(facts)}"
         + (
