@@ -14,7 +14,7 @@ from typing import Any
 from hilum.decision import Calibration, Estimate, OperatingPoint, chance
 from hilum.errors import BundleRefused, UsageError, nearest
 from hilum.films.preprocess import Preprocessing
-from hilum.storage import atomic_write, digest, new_folder, write_json
+from hilum.storage import digest, new_folder, write_file, write_json
 
 FORMAT = 1
 SUFFIX = ".hilum"
@@ -99,10 +99,8 @@ class Bundle:
         """Seal and write into a new folder; raises ``FolderTaken``. Returns the folder."""
         folder = new_folder(folder)
         sealed = self.sealed()
-        with atomic_write(folder / "model.onnx") as stream:
-            stream.write(sealed.model)
-        with atomic_write(folder / "MODEL_CARD.md", "w") as stream:
-            stream.write(sealed.card)
+        write_file(folder / "model.onnx", sealed.model)
+        write_file(folder / "MODEL_CARD.md", sealed.card)
         # Last: a folder with a description is whole.
         write_json(folder / "bundle.json", {**sealed.description(), "digest": sealed.digest})
         return folder

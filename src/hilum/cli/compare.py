@@ -92,16 +92,17 @@ def compare(
     else:
         click.echo(summary(done))
         click.echo(f"\nreport: {done.folder / 'report.html'}")
-    refuse_failed(done.failed, f"hilum compare --resume {done.folder}")
+    end_if_failed(done.failed, f"hilum compare --resume {done.folder}")
 
 
-def refuse_failed(runs: Sequence[str], again: str) -> None:
+def end_if_failed(runs: Sequence[str], again: str) -> None:
     """End with the exit code of what had to stop, where some runs did; all is written by then."""
+    from hilum.datasets.manifest import number_of
+
     if runs:
-        number = "1 run" if len(runs) == 1 else f"{len(runs)} runs"
         raise TrainingStopped(
-            f"{number} failed: {', '.join(runs)}; the report has the reasons and what the others "
-            f"found. Try again with {again}"
+            f"{number_of(len(runs), 'runs')} failed: {', '.join(runs)}; the report has the reasons "
+            f"and what the others found. Try again with {again}"
         )
 
 

@@ -144,7 +144,7 @@ def predict(
 
 def _with_heatmaps(answers: Iterator[Prediction], folder: Path) -> Iterator[Prediction]:
     from hilum.names import without_ending
-    from hilum.storage import atomic_write
+    from hilum.storage import write_file
 
     taken: Counter[str] = Counter()
     # Says whose map is whose, and to the next command that these pictures are no films.
@@ -160,8 +160,7 @@ def _with_heatmaps(answers: Iterator[Prediction], folder: Path) -> Iterator[Pred
                     taken[stem] += 1
                     name = f"{stem}-{taken[stem]}"
                 taken[name] += 1
-                with atomic_write(folder / f"{name}.png") as stream:
-                    stream.write(answer.picture())
+                write_file(folder / f"{name}.png", answer.picture())
                 rows.writerow((f"{name}.png", answer.heat_kind, answer.film))
             yield answer
 

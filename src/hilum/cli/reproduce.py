@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hilum.cli import options
-from hilum.cli.compare import refuse_failed, summary
+from hilum.cli.compare import end_if_failed, summary
 from hilum.cli.display import print_json, table
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def reproduce(
         print_json(done.as_dict())
     else:
         _show(done)
-    refuse_failed(done.failed, f"hilum reproduce --resume {done.folder}")
+    end_if_failed(done.failed, f"hilum reproduce --resume {done.folder}")
 
 
 def _show(done: Reproduction) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from hilum.errors import require
 from hilum.progress import SILENT, Progress
-from hilum.storage import dated_folder, new_folder
+from hilum.storage import dated_folder, new_folder, write_file
 
 if TYPE_CHECKING:
     from hilum.inference.prediction import Prediction
@@ -88,21 +88,15 @@ def demo(
     new = index(fresh, draw=False)
     one_each = dict(zip(new.patient, new.files(), strict=True))
     answers = model.predict(list(one_each.values()), heatmaps=True)
+    said = [
+        f"{answer.words} ({answer.probability:.2f})"
+        if answer.probability is not None
+        else answer.words
+        for answer in answers
+    ]
     picture = folder / "answers.png"
-    picture.write_bytes(
-        png(
-            mosaic(
-                [answer.painted() for answer in answers],
-                columns=4,
-                labels=[
-                    f"{answer.words} ({answer.probability:.2f})"
-                    if answer.probability is not None
-                    else answer.words
-                    for answer in answers
-                ],
-            )
-        )
-    )
+    painted = [answer.painted() for answer in answers]
+    write_file(picture, png(mosaic(painted, columns=4, labels=said)))
     return Demo(
         folder,
         run.folder,

@@ -93,8 +93,7 @@ def compile_to(target: Path, name: str, chosen: list[str]) -> None:
             said = (getattr(error, "stderr", None) or str(error)).strip().splitlines() or [""]
             raise Unavailable(f"the compiler could not build them ({said[0]})") from error
         target.parent.mkdir(parents=True, exist_ok=True)
-        with storage.atomic_write(target) as stream:
-            stream.write(made.read_bytes())
+        storage.write_file(target, made.read_bytes())
 
 
 @cache

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from hilum.storage import atomic_write
+from hilum.storage import atomic_write, write_file
 from hilum.training.augment import augment
 from hilum.training.learner import shrink
 from hilum.training.loop import Epoch
@@ -69,5 +69,4 @@ def augmented(
         large = torch.nn.functional.interpolate(row, size=(TILE, TILE), mode="nearest")
         shown += list(large[:, 0].round().clamp(0, 255).to(torch.uint8).numpy())
         labels += [f"epoch {number}"] * len(names) if number else []
-    with atomic_write(path) as stream:
-        stream.write(png(mosaic(shown, columns=len(chosen), labels=labels)))
+    write_file(path, png(mosaic(shown, columns=len(chosen), labels=labels)))

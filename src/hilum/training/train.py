@@ -25,7 +25,7 @@ from hilum.native import library
 from hilum.networks import arithmetic, kernels
 from hilum.networks.build import build, layer_table
 from hilum.progress import SILENT, Progress
-from hilum.storage import atomic_write
+from hilum.storage import write_file
 from hilum.training import group, leader, memory, placement
 from hilum.training.backends import make_learner
 from hilum.training.faults import explained
@@ -133,8 +133,7 @@ def begin(run: Run, recipe: Recipe, manifest: Manifest, place: Place) -> None:
     _check_parts(manifest)
     run.write_environment({"asked": str(place)})
     manifest.write(run.folder / "films.csv")
-    with atomic_write(run.folder / "recipe.toml", "w") as stream:  # last: now it is a run
-        stream.write(recipe.toml())
+    write_file(run.folder / "recipe.toml", recipe.toml())  # last: now it is a run
 
 
 def _go(

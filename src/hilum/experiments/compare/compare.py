@@ -24,7 +24,7 @@ from hilum.experiments.compare.jobs import Job, Outcome, perform
 from hilum.experiments.compare.sample import of_films
 from hilum.machine import Place
 from hilum.progress import SILENT, Progress
-from hilum.storage import atomic_write, begun, dated_folder, lock, write_json
+from hilum.storage import begun, dated_folder, lock, write_file, write_json
 from hilum.training.recipe import Recipe
 from hilum.training.run import stoppable
 
@@ -130,8 +130,7 @@ def compare(
         folder = folder.resolve()
         manifest = of_films(open_data(data, progress=progress, **options), films)
         manifest.write(folder / "films.csv")
-        with atomic_write(folder / "recipe.toml", "w") as stream:
-            stream.write(recipe.toml())
+        write_file(folder / "recipe.toml", recipe.toml())
         plan.write(folder)
         return _go(folder, plan, manifest, recipe, workers, progress)
 

@@ -11,6 +11,7 @@ import numpy as np
 import hilum
 from hilum import report
 from hilum.datasets.cache import Cache
+from hilum.datasets.manifest import number_of
 from hilum.experiments import paper
 from hilum.experiments.compare.document import draw
 from hilum.experiments.compare.document import warnings as known_first
@@ -187,7 +188,7 @@ def _lead(done: Reproduction) -> str:
     epochs, size = recipe.training.epochs, recipe.preprocessing.size
     if epochs != len(paper.GPU) or size != paper.SIZE:
         warnings.append(
-            f"shortened: {epochs} {'epoch' if epochs == 1 else 'epochs'} and {size} × {size} "
+            f"shortened: {number_of(epochs, 'epochs')} and {size} × {size} "
             "pixels; the paper has "
             f"{len(paper.GPU)} and {paper.SIZE} × {paper.SIZE}."
         )

@@ -24,7 +24,7 @@ from hilum.experiments.compare.sample import sample
 from hilum.experiments.reproduce.matrix import part_of
 from hilum.networks.arithmetic import layer_table, paper_network
 from hilum.progress import Progress
-from hilum.storage import atomic_write
+from hilum.storage import write_file
 from hilum.training.loop import HALF
 from hilum.training.recipe import Recipe
 
@@ -183,8 +183,7 @@ def _point(
     )
     Cache.fill(films, recipe.preprocessing, progress=progress)
     films.write(folder / f"{setting.name}.csv")
-    with atomic_write(folder / f"{setting.name}.toml", "w") as stream:
-        stream.write(recipe.toml())
+    write_file(folder / f"{setting.name}.toml", recipe.toml())
     run = folder / f"{setting.name}.run"
     job = Job(
         kind="train",

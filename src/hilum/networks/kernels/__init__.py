@@ -74,8 +74,9 @@ def available(*names: str) -> bool:
 def status(*names: str) -> str:
     """One line: which kernels there are, of some libraries or all, or why there are none and what
     that costs."""
-    library.build(names or library.NAMES)
-    found = {name: library.load(name) for name in names or library.NAMES}
+    wanted = names or library.NAMES
+    library.build(wanted)
+    found = {name: library.load(name) for name in wanted}
     missing = [why for loaded, why in found.values() if loaded is None]
     if not missing:
         _, what = next(iter(found.values()))
