@@ -125,6 +125,11 @@ def test_columns_of_other_lengths_are_a_defect():
         Manifest(Path("/"), ("a",), np.zeros(1, np.int8), (), ("train",))
 
 
+def test_a_part_that_is_none_is_a_defect():
+    with pytest.raises(ValueError, match="no such part: holdout"):
+        Manifest(Path("/"), ("a",), np.zeros(1, np.int8), ("p",), ("holdout",))
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -232,7 +232,11 @@ def test_what_was_found_is_not_computed_again_and_failures_are(
     job = job_in(tmp_path)
     job.kept.parent.mkdir()
     job.kept.write_text(json.dumps({"status": "done", "reason": "", "found": {"x": 1}}))
-    assert perform(job, SILENT).found == {"x": 1}
+    progress = Progress()
+    lines: list[str] = []
+    monkeypatch.setattr(progress, "say", lines.append)
+    assert perform(job, progress).found == {"x": 1}
+    assert lines == ["  measured before; kept"]
     job.kept.write_text(json.dumps({"status": "failed", "reason": "before", "found": {}}))
     assert "no_such_room" in perform(job, SILENT).reason
 

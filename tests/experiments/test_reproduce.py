@@ -79,6 +79,8 @@ def test_the_paper_from_start_to_end(films: Manifest, inside: list[Job], tmp_pat
     assert done.sequential.speed_up("cpu:1", "reference")["ratio"] > 1  # type: ignore[index]
     share = done.sequential.part_share("reference", "convolution")
     assert share is not None and share > 0.3
+    few = done.sequential.manifest
+    trained = f"{few.part.count('train'):,} films for one epoch (of {len(few):,} in all parts)"
 
     assert done.wishes is not None
     half, full = done.wishes.of("patients")
@@ -87,6 +89,7 @@ def test_the_paper_from_start_to_end(films: Manifest, inside: list[Job], tmp_pat
     assert [job.kind for job in inside].count("train") == 2 + 2 + 2
 
     page, again = (out / "report.html").read_text(), (out / "paper.html").read_text()
+    assert trained in page
     assert "the published test part" in page and "shortened: 1 epoch and 94" in page
     for slip in paper.SLIPS:
         assert slip[0] in again

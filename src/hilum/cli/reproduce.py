@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     type=click.IntRange(0),
     default=48,
     show_default=True,
-    help="Films for the NumPy formulas, one epoch; 0 leaves them out.",
+    help="About so many films, of all parts, for one epoch by the NumPy formulas; 0: none.",
 )
 @click.option("--no-wishes", is_flag=True, help="Leave out accuracy by patients, size, network.")
 @click.option("--wish-films", type=click.IntRange(20), help="Films for these (default: --films).")

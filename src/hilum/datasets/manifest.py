@@ -66,6 +66,8 @@ class Manifest:
         for name, column in columns.items():
             if len(column) != len(self.path):
                 raise ValueError(f"column {name} has {len(column)} rows, path {len(self.path)}")
+        if unknown := set(self.part) - {*PARTS, ""}:
+            raise ValueError(f"no such part: {min(unknown)}; {', '.join(PARTS)} and empty are")
         kept = {
             "path": paths(self.path),
             "patient": texts(self.patient),

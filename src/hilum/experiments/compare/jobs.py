@@ -112,6 +112,7 @@ def perform(job: Job, progress: Progress) -> Outcome:
     """
     before = _kept(job)
     if before is not None and before.status == "done":
+        progress.say("  measured before; kept")
         return before
     job.folder.parent.mkdir(parents=True, exist_ok=True)
     _same_machine(job.whole)

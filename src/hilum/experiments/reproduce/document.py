@@ -290,7 +290,7 @@ def _network(done: Reproduction, drawn: dict[str, str]) -> str:
 def _sequential(done: Reproduction) -> str:
     assert done.sequential is not None
     sequential = done.sequential
-    counts = {c[0]: c for c in sequential.manifest.counts()}
+    trained = sequential.manifest.part.count("train")
     ratio = (
         sequential.speed_up("cpu:1", "reference", "step")
         if {"cpu:1", "reference"} <= sequential.measured.keys()
@@ -307,7 +307,8 @@ def _sequential(done: Reproduction) -> str:
     table = tables(sequential)["places"].html(kind="", without=("remark",))
     return (
         "<p>The paper calls its CPU run sequential; it used all threads. This one is: the formulas "
-        f"of its section 3.2 in NumPy, on {counts['train'][3]:,} films for one epoch, beside one "
-        f"thread of torch on the same films. {escape(said)} More: "
+        f"of its section 3.2 in NumPy, on {trained:,} films for one epoch (of "
+        f"{len(sequential.manifest):,} in all parts), beside one thread of torch on the same "
+        f"films. {escape(said)} More: "
         '<a href="sequential/report.html">sequential/report.html</a>.</p>' + table
     )
