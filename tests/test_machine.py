@@ -54,6 +54,22 @@ def test_an_absent_gpu_is_refused() -> None:
         Place("cuda", torch.cuda.device_count() + 1).resolved()
 
 
+def test_an_apple_gpu_is_taken_by_name_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch = pytest.importorskip("torch")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert machine.best_place().kind == "cpu"
+    assert Place("mps", 1, 1).resolved().kind == "mps"
+
+
+def test_what_a_launcher_has_set_is_not_handed_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_PORT"):
+        monkeypatch.setenv(name, "0")
+    monkeypatch.setenv("HILUM_CACHE", "somewhere")
+    own = machine.own_environment()
+    assert own["HILUM_CACHE"] == "somewhere" and not {"RANK", "LOCAL_RANK"} & own.keys()
+
+
 def test_what_is_here() -> None:
     assert machine.cores() >= 1
     assert 0 <= machine.free_cores(0.05) <= machine.cores()

@@ -24,6 +24,11 @@ from hilum.errors import PlaceUnavailable, UsageError
 Kind = Literal["reference", "cpu", "cuda", "mps"]
 PRECISIONS = ("auto", "float32", "bfloat16")
 MOST_THREADS = 1024  # of a process: the libraries that start them crash on many more
+#: What torchrun and launchers like it tell their processes.
+LAUNCHERS = (
+    *("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"),
+    "TORCHELASTIC_USE_AGENT_STORE",
+)
 
 _PLACE = re.compile(
     r"(?P<kind>reference|cpu|cuda|mps)(?::(?P<a>\d+)(?:x(?P<b>\d+))?)?(?:@(?P<precision>\w+))?"
@@ -130,13 +135,14 @@ class Place:
 
 
 def best_place() -> Place:
-    """The best place here: a GPU where torch sees one, else all cores of the CPU."""
+    """The best place here: a GPU where torch sees one, else all cores of the CPU.
+
+    ``mps`` is for who names it: nobody has tried hilum on one.
+    """
     import torch
 
     if torch.cuda.is_available():
         return Place("cuda", 1, 1).resolved()
-    if torch.backends.mps.is_available():
-        return Place("mps", 1, 1).resolved()
     return Place("cpu").resolved()
 
 
@@ -163,6 +169,12 @@ def _cgroup_quota() -> float:
         return max(0.0, quota_us / int((base / "cpu.cfs_period_us").read_text()))
     except (OSError, ValueError):
         return 0.0
+
+
+def own_environment() -> dict[str, str]:
+    """This process's environment without what a launcher has set, for a process that it starts:
+    that is not one of the launcher's."""
+    return {name: value for name, value in os.environ.items() if name not in LAUNCHERS}
 
 
 def launched() -> bool:

@@ -14,12 +14,13 @@ from hilum.experiments import paper
 from hilum.experiments.compare.jobs import Job
 from hilum.experiments.reproduce import matrix, reproduce, reread, wishes
 from hilum.experiments.reproduce.reproduce import Settings
+from hilum.training.recipe import Recipe
 
 SMALL = Settings(
     on=("cpu:1", "cpu:1@bfloat16"),
     films=100,
     epochs=1,
-    changes=("preprocessing.size=94",),
+    changes=("preprocessing.size=94", "training.batch=8"),
     sequential_films=30,
     wish_epochs=1,
     wish_size=94,
@@ -83,6 +84,8 @@ def test_the_paper_from_start_to_end(films: Manifest, inside: list[Job], tmp_pat
     trained = f"{few.part.count('train'):,} films for one epoch (of {len(few):,} in all parts)"
 
     assert done.wishes is not None
+    of_all = Recipe.load(out / "wishes" / "share1-size94-width1.toml")
+    assert of_all.training.batch == 8 and of_all.schedule.name == "constant"
     half, full = done.wishes.of("patients")
     assert half.patients < full.patients and half.epochs == 2 * full.epochs == 2
     assert full.accuracy is not None and full.accuracy.low is not None

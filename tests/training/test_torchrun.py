@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,7 +15,7 @@ from hilum.datasets import phantom
 from hilum.errors import PlaceUnavailable, Refused
 from hilum.machine import Place
 from hilum.progress import SILENT, Progress
-from hilum.training import leader, memory, placement, torchrun
+from hilum.training import group, leader, meeting, memory, placement, torchrun
 from hilum.training import train as single
 from hilum.training.run import Run
 from hilum.training.train import settle
@@ -29,6 +30,19 @@ def four_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
     for name, value in (("WORLD_SIZE", 8), ("LOCAL_WORLD_SIZE", 4), ("RANK", 6), ("LOCAL_RANK", 2)):
         monkeypatch.setenv(name, str(value))
+
+
+@pytest.mark.usefixtures("four_gpus")
+def test_a_leader_under_a_launcher_gives_each_worker_its_own_gpu(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The launcher's LOCAL_RANK is the leader's, not its workers'."""
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
+    taken = []
+    for rank in range(2):
+        monkeypatch.setattr(os, "environ", meeting.member(rank, 2, 1234))
+        taken.append(str(group.take_device(Place("cuda", 2, 1))))
+    assert taken == ["cuda:0", "cuda:1"]
 
 
 @pytest.mark.usefixtures("four_gpus")

@@ -47,7 +47,7 @@ class Fold(nn.PixelUnshuffle):
         n, _, h, w = x.shape
         # Two neighbours move as one number, and channels come out last as convolutions want them.
         # Torch's own way takes four times as long, and the convolution behind it 1.5 times.
-        pairs = x.view(n, h, w).view(torch.float64).view(n, h // 2, 2, w // 2)
+        pairs = x.view(n, h, w).view(torch.int64).view(n, h // 2, 2, w // 2)
         folded = pairs.transpose(2, 3).contiguous().view(torch.float32)
         return folded.view(n, h // 2, w // 2, 4).permute(0, 3, 1, 2)
 

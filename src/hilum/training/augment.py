@@ -242,7 +242,7 @@ def _sharpened(u: Tensor, a: Augmentation, pixel: float) -> Tensor:
 
 @cache
 def _fall(device: torch.device) -> Tensor:
-    """How strong each product of waves is; kept, since a graph reads it where it lies."""
+    """How strong each product of waves is."""
     fall = [1, 1, 0.7, 1, 0.7, 0.5, 0.7, 0.5, 0.4]
     return torch.tensor([*fall, *fall], device=device)
 

@@ -91,7 +91,8 @@ class CudaLearner(TorchLearner):
             self._steps: dict[int, Step] = {}
             self._captured: Callable[[], None] | None = None
             if recipe.augmentation.noise:  # held for the graph that reads it
-                self._noise = noise_row(self.size**2, recipe.training.seed, self.device)
+                at = self.weights.device  # with its number, as the step's films have it
+                self._noise = noise_row(self.size**2, recipe.training.seed, at)
             self.drawn = None
         self._draw()
         self._ledger.films.clear()
@@ -103,7 +104,7 @@ class CudaLearner(TorchLearner):
             self.drawn = fresh
             return
         for kept, one in zip(self.drawn, fresh, strict=True):
-            if kept is not None and one is not None:
+            if kept is not None and one is not None:  # both are, or neither
                 kept.copy_(one)
 
     def step(self, batch: NDArray[np.int64], learning_rate: float) -> float | None:

@@ -2,9 +2,10 @@
 
 Each process holds the whole network and takes its share of every global batch, and gradients are
 summed (``hilum.training.exchange``). So the batch, the order, the augmentation and (but for
-networks with batch statistics, which each process takes from its own share) the result are those
-of one process. A run of ``cpu:PxT`` or ``cuda:K`` starts its workers itself, each as
-``python -m hilum.training.worker RUN``; under torchrun the processes are there already.
+networks with batch statistics, which each process takes from its own share, or with dropout, whose
+masks it draws for its own) the result are those of one process. A run of ``cpu:PxT`` or ``cuda:K``
+starts its workers itself, each as ``python -m hilum.training.worker RUN``; under torchrun the
+processes are there already.
 """
 
 from __future__ import annotations

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import queue
 import subprocess
 import sys
@@ -19,7 +18,7 @@ from torch import distributed
 from hilum.errors import HilumError, WorkerLost
 from hilum.machine import Place
 from hilum.progress import Progress
-from hilum.training.meeting import STORE
+from hilum.training.meeting import member
 from hilum.training.rollcall import rebuilt
 from hilum.training.run import Run
 
@@ -55,11 +54,9 @@ def lead(run: Run, place: Place, progress: Progress) -> None:
 
 
 def _start(folder: Path, rank: int, size: int, port: int) -> subprocess.Popen[str]:
-    environment = {**os.environ, "RANK": str(rank), "WORLD_SIZE": str(size),
-                   STORE: f"127.0.0.1:{port}"}  # fmt: skip
     return subprocess.Popen(
         [sys.executable, "-m", "hilum.training.worker", str(folder)],
-        env=environment,
+        env=member(rank, size, port),
         stdin=subprocess.PIPE,  # closes when this process ends, however it ends
         stdout=subprocess.PIPE,
         text=True,

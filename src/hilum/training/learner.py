@@ -242,7 +242,7 @@ class TorchLearner:
 
     def finish(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         losses, logits = torch.stack(self._losses), torch.cat(self._logits)
-        both = torch.cat([losses, logits]).double().cpu().numpy()  # one wait for the device
+        both = torch.cat([losses, logits]).cpu().double().numpy()  # one wait for the device
         found, scores = both[: len(losses)], both[len(losses) :]
         if self.group is None:
             return found, scores
@@ -264,10 +264,11 @@ class TorchLearner:
             x = scale(pixels[:, None].float(), self.model.input_scaling)
             with self._autocast():
                 y: Tensor = model(x.to(self.dtype, memory_format=torch.channels_last))
-            return y.flatten().double()
+            return y.flatten()
 
         pieces = list(self._each(judge, [mine[k : k + many] for k in range(0, len(mine), many)]))
-        found = torch.cat(pieces).cpu().numpy() if pieces else np.zeros(0)
+        # In float64 on the CPU: MPS has none.
+        found = torch.cat(pieces).cpu().double().numpy() if pieces else np.zeros(0)
         return found if self.group is None else self.group.gathered(found, mine, len(films))
 
     def network(self) -> nn.Module:

@@ -14,11 +14,19 @@ from datetime import timedelta
 
 from torch import distributed
 
+from hilum import machine
 from hilum.errors import Refused
 from hilum.training.rollcall import PATIENCE, RollCall
 
 STORE = "HILUM_STORE"
 SIOCGIFADDR = 0x8915  # linux/sockios.h
+
+
+def member(rank: int, size: int, port: int) -> dict[str, str]:
+    """The environment of a process that this one starts, as one of a group on this machine whose
+    store listens at ``port``."""
+    group = {"RANK": str(rank), "WORLD_SIZE": str(size), STORE: f"127.0.0.1:{port}"}
+    return machine.own_environment() | group
 
 
 def meeting_place(

@@ -252,7 +252,10 @@ def _check(recipe: Recipe) -> None:
                     f"It lies between {least:g} and {most:g}."
                 )
     if recipe.preprocessing.size < 8:
-        raise RecipeError(f"an impossible value: preprocessing.size = {recipe.preprocessing.size}.")
+        raise RecipeError(
+            f"an impossible value: preprocessing.size = {recipe.preprocessing.size}. "
+            "It is 8 or more."
+        )
     for size, share in recipe.sizes.phases:
         if not (8 <= size <= recipe.preprocessing.size and share > 0):
             raise RecipeError(

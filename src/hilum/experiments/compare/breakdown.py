@@ -269,32 +269,23 @@ def _by_a_group(job: Job, place: Place) -> dict[str, Any]:
     asked = json.dumps({**job.as_dict(), "began": time.time()}) + "\n"
     try:
         for rank in range(place.processes):
-            mine = {
-                "RANK": str(rank),
-                "WORLD_SIZE": str(place.processes),
-                meeting.STORE: f"127.0.0.1:{store.port}",
-            }
-            ranks.append(
-                subprocess.Popen(
-                    [sys.executable, "-m", WORKER],
-                    env={**os.environ, **mine},
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    text=True,
-                )
+            process = subprocess.Popen(
+                [sys.executable, "-m", WORKER],
+                env=meeting.member(rank, place.processes, store.port),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
             )
-            _stdin(ranks[-1]).write(asked)
-            _stdin(ranks[-1]).flush()
+            ranks.append(process)
+            assert process.stdin is not None
+            process.stdin.write(asked)
+            process.stdin.flush()
         return _answer(ranks)
     finally:
         for process in ranks:
             if process.poll() is None:
                 process.kill()
             process.wait()
-
-
-def _stdin(process: subprocess.Popen[str]) -> Any:
-    return process.stdin
 
 
 def _answer(ranks: list[subprocess.Popen[str]]) -> dict[str, Any]:

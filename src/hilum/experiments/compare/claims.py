@@ -55,12 +55,21 @@ def _faster(comparison: Comparison) -> Row:
             if ratio is not None:
                 said.append(f"{escape(name)} over {escape(over)}: {times(ratio['ratio'])} ×")
                 if over == comparison.baseline:
-                    least.append(ratio["low"] or 0.0)
+                    least.append(_at_least(ratio))
     if not said:
         return claim, "not measured", "no parallel place beside another"
     best = max(least, default=0.0)
     verdict = "held" if best >= 6.13 else "faster, by less" if best > 1 else "not shown"
+    if len(comparison.seeds) == 1:
+        said.append("a single run has no interval, its slowest epoch decides")
     return claim, verdict, "; ".join(said)
+
+
+def _at_least(ratio: Mapping[str, Any] | None) -> float:
+    """The lower end of a speed-up's interval; of a single run, which has none, its least epoch."""
+    if ratio is None:
+        return 0.0
+    return float(ratio["least"] if ratio["low"] is None else ratio["low"])
 
 
 def _alike(comparison: Comparison) -> Row:
@@ -167,7 +176,15 @@ def _pays(comparison: Comparison) -> Row:
         f"{escape(row['place'])}: {seconds(row['setup_more'], '+')} s, pays {pays(row)}"
         for row in rows
     ]
-    held = all(row["setup_more"] > 0 and row["epochs"] is not None for row in rows)
+    enough = comparison.recipe.training.epochs
+    held = all(
+        row["setup_more"] > 0
+        and row["epochs"] is not None
+        and row["epochs"] <= enough
+        and _at_least(comparison.speed_up(row["place"], row["over"])) > 1
+        for row in rows
+    )
+    said[-1] += f" (held: extra time, paid within the {enough} epochs)"
     return claim, "held" if held else "in part", "; ".join(said)
 
 

@@ -216,7 +216,7 @@ class Comparison:
         seeds = self.shared_seeds(name, over)
         if not seeds:
             return None
-        slow, fast = (self.places[p].times(by, seeds) for p in (over, name))
+        slow, fast = ([self.places[p].times(by, [s]) for s in seeds] for p in (over, name))
         return speed.speed_up(slow, fast)
 
     def ratios(self) -> list[dict[str, Any]]:

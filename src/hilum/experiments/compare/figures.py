@@ -153,6 +153,9 @@ def speed_ups(comparison: Comparison) -> Figure:
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(len(names) - 0.4, -0.7)
     axes.set_xscale("log")
+    if rows:  # an interval of two or three runs would be all that is seen
+        shown = [1.0, *(row[end] for row in rows for end in ("least", "most"))]
+        axes.set_xlim(min(shown) / 1.6, max(*shown, paper.SPEED_UP) * 1.6)
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}×")
     axes.xaxis.set_minor_formatter(lambda value, _: f"{value:g}×" if value in _TICKS else "")
     axes.grid(axis="y", visible=False)

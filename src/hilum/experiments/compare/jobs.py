@@ -8,7 +8,6 @@ beside its run folder at once, and is not computed again when the work is taken 
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -125,7 +124,7 @@ def perform(job: Job, progress: Progress) -> Outcome:
             stderr=stderr,
             text=True,
             start_new_session=True,  # Ctrl-C is for this process, which then ends the other
-            env=_environment(),
+            env=machine.own_environment(),
         )
         with _ended(process):
             assert process.stdin is not None and process.stdout is not None
@@ -165,12 +164,6 @@ def _same_machine(whole: Path) -> None:
             f"begun on another machine: {whole} ({there}; here: {here}); times of two machines are "
             "not compared. Go on there, or begin anew here with another --out."
         )
-
-
-def _environment() -> dict[str, str]:
-    """This process's, without what torchrun would have set: each job is a run of its own."""
-    alien = {"RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}
-    return {name: value for name, value in os.environ.items() if name not in alien}
 
 
 def _follow(lines: IO[str], progress: Progress) -> Outcome | None:

@@ -25,12 +25,15 @@ def sample(manifest: Manifest, share: float, *, parts: tuple[str, ...] | None = 
     label, part = np.asarray(manifest.label), np.array(manifest.part, object)
     of_patient: dict[tuple[str, int], dict[str, list[int]]] = {}
     keep = np.zeros(len(manifest), bool)
+    first: dict[
+        str, tuple[str, int]
+    ] = {}  # a patient of several classes counts to its first film's
     for row, patient in enumerate(manifest.patient):
         if parts is not None and part[row] not in parts:
             keep[row] = True
         else:
-            group = of_patient.setdefault((str(part[row]), int(label[row])), {})
-            group.setdefault(patient, []).append(row)
+            key = first.setdefault(patient, (str(part[row]), int(label[row])))
+            of_patient.setdefault(key, {}).setdefault(patient, []).append(row)
     for number, key in enumerate(sorted(of_patient)):
         group = of_patient[key]
         wanted = share * sum(len(rows) for rows in group.values())

@@ -85,17 +85,26 @@ def speed(comparison: Comparison, made: dict[str, Table], drawn: dict[str, str])
             f"<b>{times(r['ratio'])}</b>",
             between(r) or "–",
             f"{times(r['least'])} to {times(r['most'])}",
-            str(r["n"]),
+            f"{r['runs']}, {r['n']}",
         ]
         for r in comparison.ratios()
     ]
-    heads = ["place", "over", "by", "times as fast", "95 % interval", "least to most", "pairs"]
+    heads = [
+        "place",
+        "over",
+        "by",
+        "times as fast",
+        "95 % interval",
+        "least to most",
+        "runs, epochs",
+    ]
     body = ""
     if "speed-up" in drawn:
         body += report.figure(
             drawn["speed-up"],
-            "How many times as fast: the ratio of mean times (dot), its 95 % interval (thick) and "
-            "all ratios paired by seed and epoch (thin).",
+            "How many times as fast: the ratio of mean times (dot), its 95 % interval over the "
+            "runs (thick; none for a single run, beyond the edges for few) and all ratios paired "
+            "by seed and epoch (thin).",
             "fig-speed",
             wide=True,
         )

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
-
-DRAWS = 2000
 
 
 def summary(values: ArrayLike) -> dict[str, float | int | None]:
@@ -20,36 +19,44 @@ def summary(values: ArrayLike) -> dict[str, float | int | None]:
     return {"mean": mean, "least": least, "most": most, "n": len(v)}
 
 
-def speed_up(slow: ArrayLike, fast: ArrayLike) -> dict[str, Any]:
+def speed_up(slow: Sequence[ArrayLike], fast: Sequence[ArrayLike]) -> dict[str, Any]:
     """Times of one place over those of another, paired by seed and epoch.
 
     Parameters
     ----------
-    slow, fast : (n,) times of the same epochs
+    slow, fast : for each seed the times of its epochs
 
     Returns
     -------
     dict with ``ratio`` (of the means, as the paper takes it), ``least`` and ``most`` of the
-    paired ratios, ``low`` and ``high`` (95 %, percentile bootstrap over pairs; None for a single
-    pair) and ``n``
+    paired ratios, ``low`` and ``high`` (95 %, Student's t over the logarithms of the runs' ratios:
+    epochs of a run share its process and its hour; None for a single run), ``runs`` and ``n``
     """
-    a, b = np.asarray(slow, np.float64), np.asarray(fast, np.float64)
-    if a.shape != b.shape or a.ndim != 1 or not len(a):
-        raise ValueError(f"pairs of times are expected, not {a.shape} and {b.shape}")
+    from scipy.stats import t
+
+    runs = [
+        (np.asarray(a, np.float64), np.asarray(b, np.float64))
+        for a, b in zip(slow, fast, strict=True)
+    ]
+    if not runs or any(a.shape != b.shape or a.ndim != 1 or not len(a) for a, b in runs):
+        shapes = [(np.shape(a), np.shape(b)) for a, b in zip(slow, fast, strict=True)]
+        raise ValueError(f"pairs of times are expected for each seed, not {shapes}")
+    a, b = (np.concatenate(times) for times in zip(*runs, strict=True))
     pairs = a / b
     low = high = None
-    if len(a) > 1:
-        drawn = np.random.default_rng(0).integers(0, len(a), (DRAWS, len(a)))
-        ratios = a[drawn].mean(1) / b[drawn].mean(1)
-        low, high = (round(float(q), 4) for q in np.quantile(ratios, (0.025, 0.975)))
+    if len(runs) > 1:
+        logs = np.log([one.mean() / other.mean() for one, other in runs])
+        wide = t.ppf(0.975, len(runs) - 1) * logs.std(ddof=1) / np.sqrt(len(runs))
+        low, high = (round(float(np.exp(logs.mean() + off)), 4) for off in (-wide, wide))
     return {
         "ratio": round(float(a.mean() / b.mean()), 4),
         "least": round(float(pairs.min()), 4),
         "most": round(float(pairs.max()), 4),
         "low": low,
         "high": high,
+        "runs": len(runs),
         "n": len(a),
-        "method": f"bootstrap over {len(a)} epochs, {DRAWS} draws" if len(a) > 1 else "one epoch",
+        "method": "Student's t over the runs' log ratios" if len(runs) > 1 else "one run",
     }
 
 

@@ -57,11 +57,11 @@ def _train(job: Job, began: float) -> dict[str, Any]:
 
     Returns
     -------
-    dict with ``environment``, ``epochs``, ``steps`` (in an epoch), ``setup_seconds`` (from the
-    start of the process to the first step; of the first process that came so far), ``chance``
-    (that nothing was learnt, as a sentence, or None), ``finish_seconds`` (from the last epoch to
-    the sealed model), ``peak_memory_mib`` (both None where an earlier process trained it to its
-    end) and ``resumed``
+    dict with ``environment``, ``epochs``, ``films`` and ``steps`` of an epoch, ``setup_seconds``
+    (from the start of the process to the first step; of the first process that came so far),
+    ``chance`` (that nothing was learnt, as a sentence, or None), ``finish_seconds`` (from the last
+    epoch to the sealed model), ``peak_memory_mib`` (both None where an earlier process trained it
+    to its end) and ``resumed``
 
     Raises
     ------
@@ -89,11 +89,12 @@ def _train(job: Job, began: float) -> dict[str, Any]:
             "Remove that folder and go on with --resume."
         )
     films = run.bundle.trained_on["train"]["films"]
+    steps = steps_in_epoch(films, recipe)
     return {
         "environment": run.environment,
         "epochs": [epoch.as_dict() for epoch in run.epochs],
-        "films": films,
-        "steps": steps_in_epoch(films, recipe),
+        "films": min(films, steps * recipe.training.batch),  # a smaller last batch may be dropped
+        "steps": steps,
         "chance": run.bundle.chance,
         "setup_seconds": json.loads(job.setup.read_text("utf-8")),
         "finish_seconds": watch.last and round(time.time() - watch.last, 3),
@@ -117,6 +118,7 @@ def _watch(job: Job, began: float) -> Any:
         ) -> Iterator[Callable[[int], None]]:
             if name.startswith("epoch ") and not job.setup.is_file():
                 write_json(job.setup, round(time.time() - began, 3))
+                _forget_the_peak()  # the search for a precision may have held more
             with super().stage(name, total, brief=brief) as advance:
                 yield advance
 
@@ -137,7 +139,8 @@ def _breakdown(job: Job) -> dict[str, Any]:
 
 
 def _peak_memory(place: str, resident: int) -> float | None:
-    """MiB of the largest process while it trained: this one or one of its workers; a GPU's own.
+    """MiB of the largest process while it trained: this one or one of its workers; on a GPU what
+    torch held of its memory, None where workers had a GPU each, which nobody asks.
 
     Parameters
     ----------
@@ -146,11 +149,20 @@ def _peak_memory(place: str, resident: int) -> float | None:
     """
     if not resident:
         return None
-    if place.startswith("cuda"):
+    at = Place.parse(place)
+    if at.kind == "cuda":
         import torch
 
-        return round(torch.cuda.max_memory_allocated() / 2**20, 1)
+        held = torch.cuda.max_memory_allocated() / 2**20
+        return round(held, 1) if at.processes == 1 else None
     return round(max(resident, _resident(resource.RUSAGE_CHILDREN)) / 2**20, 1)
+
+
+def _forget_the_peak() -> None:
+    import torch
+
+    if torch.cuda.is_initialized():
+        torch.cuda.reset_peak_memory_stats()
 
 
 def _resident(whose: int) -> int:

@@ -37,7 +37,8 @@ def section(found: Wishes, made: Table, drawn: str) -> report.Section:
     body = (
         "<p>“By increasing the dataset or creating a more complex model, this can be done.” Small "
         "trainings that change one thing each: the patients learnt from (smaller sets within the "
-        "larger; fewer patients, more epochs, so that all take as many steps), the size of the "
+        "larger; fewer patients, more epochs, so that all take as many steps; the learning rate "
+        "stays, since the paper’s schedule counts epochs), the size of the "
         f"films, the width of the network. One seed each, on {escape(found.place)}, films of "
         f"{found.size} × {found.size} where size is not what is varied, judged on "
         f"{escape(found.part)} at one half.</p>"

@@ -197,6 +197,7 @@ def _go(folder: Path, data: Manifest, settings: Settings, progress: Progress) ->
                 of_films(data, settings.wish_films or settings.films),
                 str(comparison.places[place].environment["place"]),
                 progress,
+                changes=settings.changes,
                 epochs=settings.wish_epochs,
                 size=settings.wish_size,
                 shares=settings.wish_shares,

@@ -54,7 +54,7 @@ def possible_validation_films() -> list[int]:
 def _calculated() -> str:
     gpu, cpu = ([e.seconds for e in epochs] for epochs in (paper.GPU, paper.CPU))
     pairs = [c / g for c, g in zip(cpu, gpu, strict=True)]
-    steps = [round(sum(e.seconds_per_step for e in c) / 10, 3) for c in (paper.CPU, paper.GPU)]
+    steps = [round(sum(e.seconds_per_step for e in c) / len(c), 3) for c in (paper.CPU, paper.GPU)]
     lower = sum(
         (c.loss < g.loss) + (c.val_loss < g.val_loss)
         for c, g in zip(paper.CPU, paper.GPU, strict=True)

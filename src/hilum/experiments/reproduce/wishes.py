@@ -6,7 +6,7 @@ trainings, one process each, on the fastest place; each row says what it cost.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -129,6 +129,7 @@ def grant(
     place: str,
     progress: Progress,
     *,
+    changes: Sequence[str] = (),
     epochs: int,
     size: int,
     shares: tuple[float, ...],
@@ -140,6 +141,7 @@ def grant(
     Parameters
     ----------
     folder : for the runs
+    changes : further ones of the recipe
     epochs : with all patients; with fewer there are more, so that every training of the row
         takes as many steps
     size : of the films where they are not what is varied
@@ -154,7 +156,7 @@ def grant(
             f"\n{setting.share:.0%} of the patients, {setting.size} pixels, {setting.parameters:,} "
             f"parameters: {number} of {len(wanted)}"
         )
-        found[setting] = _point(folder, manifest, setting, place, part, epochs, progress)
+        found[setting] = _point(folder, manifest, setting, place, part, epochs, changes, progress)
     return Wishes(size, words, place, found, rows)
 
 
@@ -165,6 +167,7 @@ def _point(
     place: str,
     part: str,
     epochs: int,
+    changes: Sequence[str],
     progress: Progress,
 ) -> Point:
     films = sample(manifest, setting.share, parts=("train",))
@@ -175,6 +178,8 @@ def _point(
         "paper2021",
         (
             *CHANGES,
+            "schedule.name=constant",  # the paper's waits for epochs, which the shares have more of
+            *changes,
             f"preprocessing.size={setting.size}",
             f"training.epochs={epochs}",
             f"network.options.filters={setting.filters}",
