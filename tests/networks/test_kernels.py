@@ -6,6 +6,7 @@ import os
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -85,6 +86,27 @@ def in_a_block(x: Tensor, *weights: Tensor) -> Tensor:
 
 def torch_block(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return functional.relu(functional.max_pool2d(functional.conv2d(x, weight, bias), 2))
+
+
+def one_by_one(x: Tensor, *learnt: Tensor) -> Tensor:
+    """Blocks of the paper's network; ``learnt`` is a weight and a bias for each."""
+    x = kernels.first_block(x, *learnt[:2])
+    for weight, bias in zip(learnt[2::2], learnt[3::2], strict=True):
+        x = kernels.conv_relu_pool(x, weight, bias)
+    return x
+
+
+def together(x: Tensor, *learnt: Tensor) -> Tensor:
+    return kernels.blocks(x, list(zip(learnt[::2], learnt[1::2], strict=True)))
+
+
+def blocks_of(seed: int, *channels: int) -> list[Tensor]:
+    """A weight and a bias for each block from one number of channels to the next."""
+    learnt = []
+    for number, (inputs, out) in enumerate(pairwise(channels)):
+        weight = draw(seed + 2 * number, out, inputs, 3, 3)
+        learnt += [weight / (9 * inputs) ** 0.5, draw(seed + 2 * number + 1, out) / 10]
+    return learnt
 
 
 def torch_framed(x: Tensor, weight: Tensor) -> Tensor:
@@ -202,6 +224,43 @@ class TestConvolutions:
             # Sums stay in float32; only maps are stored rounded.
             assert distance(mine, true) < (rounding if name == "x" else 2e-5), name
 
+    @pytest.mark.parametrize("dtype", DTYPES)
+    @given(
+        seed=st.integers(0, 99),
+        n=st.integers(1, 2),
+        channels=st.sampled_from([(32, 32), (32, 64), (64, 32)]),
+        h=st.integers(10, 60),
+        w=st.integers(10, 60),
+    )
+    @example(seed=1, n=2, channels=(32, 32), h=150, w=45)  # films in several strips
+    @example(seed=2, n=1, channels=(64, 64), h=153, w=46)
+    @settings(max_examples=20)
+    def test_the_first_two_blocks_at_once(self, dtype, seed, n, channels, h, w):
+        """They are what one and then the other is, but for the order in which a strip of the first
+        is added up."""
+        x, learnt = draw(seed, n, 1, h, w), blocks_of(seed + 1, 1, *channels)
+        with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+            assert (
+                "FirstTwoBlocks"
+                in together(x, *(t.requires_grad_() for t in learnt)).grad_fn.name()
+            )
+            ours, theirs = (gradients(f, x, *learnt) for f in (together, one_by_one))
+        assert ours[0].dtype == dtype
+        assert all(map(torch.equal, ours[:1] + ours[3:], theirs[:1] + theirs[3:]))
+        for mine, other in zip(ours[1:3], theirs[1:3], strict=True):
+            assert distance(mine, other) < 1e-5
+
+    def test_blocks_that_are_not_taken_at_once_are_taken_one_by_one(self):
+        """Films that want a gradient, too few filters, too small a map, a single block."""
+        x = draw(1, 2, 1, 30, 30)
+        for learnt in (blocks_of(2, 1, 32), blocks_of(2, 1, 32, 40), blocks_of(2, 1, 16, 32, 32)):
+            ours, theirs = (gradients(f, x, *learnt) for f in (together, one_by_one))
+            assert all(map(torch.equal, ours, theirs))
+        wanted = x.clone().requires_grad_()
+        together(wanted, *blocks_of(2, 1, 32, 32)).sum().backward()
+        assert wanted.grad is not None
+        assert together(draw(1, 1, 1, 9, 9), *blocks_of(2, 1, 32, 32)).shape == (1, 32, 0, 0)
+
     @pytest.mark.parametrize("inputs", [1, 32, 64])
     def test_bfloat16_is_no_further_from_the_truth_than_autocast(self, inputs):
         """In the mean of some draws. A bias's gradient hangs on few units that just live or die."""
@@ -233,6 +292,17 @@ class TestConvolutions:
         for count in (1, 2, 3):
             torch.set_num_threads(count)
             results.append(gradients(layer, x, weight, bias))
+        for other in results[1:]:
+            assert all(map(torch.equal, results[0], other))
+
+    @pytest.mark.parametrize("dtype", DTYPES)
+    def test_two_blocks_give_the_same_bits_in_any_number_of_threads(self, dtype, threads):
+        x, learnt = draw(4, 2, 1, 150, 45), blocks_of(5, 1, 32, 32)
+        results = []
+        with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+            for count in (1, 2, 3):
+                torch.set_num_threads(count)
+                results.append(gradients(together, x, *learnt))
         for other in results[1:]:
             assert all(map(torch.equal, results[0], other))
 
@@ -542,6 +612,7 @@ class TestThreadsAndBuilds:
                 moved.detach(),
                 *gradients(kernels.conv_relu_pool, x, weight, bias),
                 *gradients(kernels.first_block, films, first, bias),
+                *gradients(together, films, first, bias, weight, bias),
                 *gradients(kernels.relu_pool, x.bfloat16()),
                 *gradients(kernels.framed_conv, x, weight),
                 *gradients(in_a_block, x, weight, second, around),

@@ -114,27 +114,25 @@ def test_kernels_are_left_out_where_they_cannot_compute() -> None:
     assert Paper2021(94, kernels=False)._fast_kernels(torch.rand(1, 1, 94, 94)) is None
 
 
-def test_another_module_of_kernels_is_used_through_its_three_functions(
+def test_another_module_of_kernels_is_used_through_one_function(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """What the network asks of the kernels, shown by kernels made of torch."""
     called = []
 
-    def block(name: str) -> object:
-        def run(x: torch.Tensor, w: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-            called.append(name)
-            return F.relu(F.max_pool2d(F.conv2d(x, w, b), 2))
-
-        return run
+    def blocks(x: torch.Tensor, layers: list[tuple[torch.Tensor, torch.Tensor]]) -> torch.Tensor:
+        called.append(len(layers))
+        for weight, bias in layers:
+            x = F.relu(F.max_pool2d(F.conv2d(x, weight, bias), 2))
+        return x
 
     module = ModuleType("hilum.networks.kernels")
-    module.available = lambda: True  # type: ignore[attr-defined]
-    module.first_block, module.conv_relu_pool = block("first"), block("other")  # type: ignore[attr-defined]
+    module.blocks = blocks  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "hilum.networks.kernels", module)
     films = torch.rand(2, 1, 94, 94)
     network = Paper2021(94)
     answer = network(films)
-    assert called == ["first", "other", "other", "other", "other"]
+    assert called == [5]
     torch.testing.assert_close(answer, Paper2021(94, kernels=False)(films))
     with torch.autocast("cpu", torch.bfloat16):
         network(films).sum().backward()

@@ -257,30 +257,36 @@ struct ToInput {
     size_t line;
 };
 
-inline void input_gradient(const bf16* dy, const uint8_t* winners, const Block& s, int film,
-                           int begin, int end, const Lines& lines, bf16* dx,
-                           Pipeline<ToInput>& pipeline) {
+template <class Strip>
+void input_gradient(const bf16* dy, const uint8_t* winners, const Block& s, int film, int begin,
+                    int end, const Lines& lines, Strip& below, Pipeline<ToInput>& pipeline) {
     const int many = std::min(s.width, SIDE);
     const Configured configured(many);
     lines.take(dy, winners, film, begin - 1);
-    for (int row = begin; row < (end == s.rows ? (s.height + 1) / 2 : end); row++) {
+    const int last = (end == s.rows ? (s.height + 1) / 2 : end) - 1;
+    for (int row = begin; row <= last; row++) {
         lines.take(dy, winners, film, row);
+        const int count = std::min(2, s.height - 2 * row);
+        bf16* dx = below.lines(2 * row);
         for (int next = 0; next < s.width; next += SIDE) {
             const int first = std::min(next, s.width - many);
             const bf16* line[4];
             lines.seen(row, first, line);
             for (int block = 0; block < s.in; block += DEPTH)
                 pipeline.add(line, block,
-                             {many, std::min(2, s.height - 2 * row), s.in,
-                              dx + s.input(film, 2 * row, first) + block, (size_t)s.width * s.in});
+                             {many, count, s.in, dx + (size_t)first * s.in + block,
+                              (size_t)s.width * s.in});
         }
+        if (row > begin) below.whole(2 * row - 2, 2);  // the last tile of this row is not done
     }
     pipeline.end();
+    below.whole(2 * last, std::min(2, s.height - 2 * last));
 }
 
-inline void block_backward(const bf16* x, const float* weight, const bf16* dy,
-                           const uint8_t* winners, bf16* dx, float* dweight, float* dbias,
-                           const Block& s, int threads) {
+template <class Below>
+void block_backward(const bf16* x, const float* weight, const bf16* dy, const uint8_t* winners,
+                    const Below& below, float* dweight, float* dbias, const Block& s,
+                    int threads) {
     const WeightSums one(s);
     const int pieces = s.films * s.strips;
     const size_t part = one.size() + s.out;
@@ -290,6 +296,7 @@ inline void block_backward(const bf16* x, const float* weight, const bf16* dy,
         const WeightSums weights(s);
         const Lines lines(s);
         Pipeline<ToInput> pipeline(filters);
+        typename Below::Strip into(below, s);
         do {
             const int film = turn.piece / s.strips, strip = turn.piece % s.strips;
             const int begin = s.first_row(strip), end = s.first_row(strip + 1);
@@ -300,7 +307,10 @@ inline void block_backward(const bf16* x, const float* weight, const bf16* dy,
                 weights.add(x, dy, winners, film, begin, end, mine);
             }
             bias_gradient(dy, winners, mine + one.size(), s, film, begin, end);
-            if (dx) input_gradient(dy, winners, s, film, begin, end, lines, dx, pipeline);
+            if (!below.wanted()) continue;
+            into.begin(film);
+            input_gradient(dy, winners, s, film, begin, end, lines, into, pipeline);
+            into.end(turn.piece);
         } while (turn.next());
     });
     Pool::run(one.size() / SUMS, threads, [&](Turn& turn) {

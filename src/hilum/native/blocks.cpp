@@ -37,7 +37,15 @@ using namespace hilum;
     EXPORT void block_backward_##NAME(const T* x, const float* weight, const T* dy,               \
                                  const uint8_t* winners, T* dx, float* dweight, float* dbias,     \
                                  const Shape* s, int threads) {                                   \
-        block_backward(x, weight, dy, winners, dx, dweight, dbias, Block(*s), threads);           \
+        block_backward(x, weight, dy, winners, Written<T>{dx}, dweight, dbias, Block(*s), threads); \
+    }                                                                                             \
+    EXPORT void two_backward_##NAME(const float* films, const T* x, const float* weight,          \
+                                    const T* dy, const uint8_t* first_winners,                    \
+                                    const uint8_t* winners, float* first_dweight,                 \
+                                    float* first_dbias, float* dweight, float* dbias,             \
+                                    const Shape* s, int threads, const Shape* first) {            \
+        two_backward(films, x, weight, dy, first_winners, winners, first_dweight, first_dbias,    \
+                     dweight, dbias, Block(*first), Block(*s), threads);                          \
     }
 
 FOR_TYPE(float32, float)

@@ -1,6 +1,7 @@
 // The first block: with one input channel nothing but the pooled map is worth writing.
 #pragma once
 
+#include <deque>
 #include <type_traits>
 
 #include "first_integers.hpp"
@@ -191,32 +192,64 @@ template <class T>
 using FirstSums = FirstSingle<T>;
 #endif
 
+// A strip's share of the gradients, one row of windows after another.
+template <class T>
+class FirstStrip {
+public:
+    explicit FirstStrip(const Block& s) : s(s) {
+        for (int block = 0; block < s.out; block += FirstSums<T>::CHANNELS) blocks.emplace_back(s);
+    }
+    void begin(const float* film) {
+        this->film = film;
+        for (auto& block : blocks) block.begin();
+    }
+    void add(int row, const T* dy, const uint8_t* winners) {
+        for (auto& block : blocks) {
+            block.add(film, row, dy, winners);
+            dy += FirstSums<T>::CHANNELS, winners += FirstSums<T>::CHANNELS;
+        }
+    }
+    // To sums[TAPS + 1][out], the last of them the bias's.
+    void end(float* sums) const {
+        for (const auto& block : blocks) {
+            block.end(sums, s.out);
+            sums += FirstSums<T>::CHANNELS;
+        }
+    }
+
+private:
+    const Block& s;
+    std::deque<FirstSums<T>> blocks;  // of channels; they do not move
+    const float* film;
+};
+
+// The strips' shares[pieces][TAPS + 1][out], all together.
+inline void first_together(const float* shares, int pieces, int out, float* dweight, float* dbias) {
+    for (int c = 0; c < out; c++)
+        for (int tap = 0; tap <= TAPS; tap++) {
+            float sum = 0;
+            for (int i = 0; i < pieces; i++) sum += shares[(i * (TAPS + 1) + tap) * out + c];
+            (tap < TAPS ? dweight[c * TAPS + tap] : dbias[c]) = sum;
+        }
+}
+
 template <class T>
 void first_backward(const float* x, const T* dy, const uint8_t* winners, float* dweight,
                     float* dbias, const Block& s, int threads) {
-    const size_t part = (size_t)(TAPS + 1) * s.out;
     const int pieces = s.films * s.strips;
-    Buffer<float> partial(part * pieces);
+    const size_t share = (size_t)(TAPS + 1) * s.out;
+    Buffer<float> shares(share * pieces);
     Pool::run(pieces, threads, [&](Turn& turn) {
-        FirstSums<T> sums(s);
+        FirstStrip<T> sums(s);
         do {
             const int film = turn.piece / s.strips, strip = turn.piece % s.strips;
-            for (int block = 0; block < s.out; block += sums.CHANNELS) {
-                sums.begin();
-                for (int row = s.first_row(strip); row < s.first_row(strip + 1); row++) {
-                    const size_t at = s.pixel(film, row, 0) + block;
-                    sums.add(x + s.input(film, 0, 0), row, dy + at, winners + at);
-                }
-                sums.end(partial + part * turn.piece + block, s.out);
-            }
+            sums.begin(x + s.input(film, 0, 0));
+            for (int row = s.first_row(strip); row < s.first_row(strip + 1); row++)
+                sums.add(row, dy + s.pixel(film, row, 0), winners + s.pixel(film, row, 0));
+            sums.end(shares + share * turn.piece);
         } while (turn.next());
     });
-    for (int c = 0; c < s.out; c++)
-        for (int tap = 0; tap <= TAPS; tap++) {
-            float sum = 0;
-            for (int i = 0; i < pieces; i++) sum += partial[part * i + tap * s.out + c];
-            (tap < TAPS ? dweight[c * TAPS + tap] : dbias[c]) = sum;
-        }
+    first_together(shares, pieces, s.out, dweight, dbias);
 }
 
 }  // namespace hilum

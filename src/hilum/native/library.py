@@ -91,7 +91,8 @@ def compile_to(target: Path, name: str, chosen: list[str]) -> None:
             subprocess.run(command, check=True, capture_output=True, text=True, timeout=600)
         except (OSError, subprocess.SubprocessError) as error:
             said = (getattr(error, "stderr", None) or str(error)).strip().splitlines() or [""]
-            raise Unavailable(f"the compiler could not build them ({said[0]})") from error
+            why = next((line for line in said if "error:" in line), said[0])
+            raise Unavailable(f"the compiler could not build them ({why})") from error
         target.parent.mkdir(parents=True, exist_ok=True)
         storage.write_file(target, made.read_bytes())
 

@@ -3,6 +3,7 @@
 
 #include <type_traits>
 
+#include "below.hpp"
 #include "block_tiles.hpp"
 #include "gather.hpp"
 #include "pairs.hpp"
@@ -56,15 +57,15 @@ void weight_gradient(const T* x, const T* dy, const uint8_t* winners, float* dwe
 // Lines 2 begin .. 2 end - 1 of the input's gradient, and those behind them if nothing follows.
 // A 4x4 patch of sums walks along the windows; what it leaves on the next two lines is carried.
 // filters[in / LANES][out][SIZE].
-template <class T>
+template <class T, class Strip>
 void input_gradient(const typename Scatter<T>::Number* filters, const T* dy, const uint8_t* winners,
-                    T* dx, const Block& s, int film, int begin, int end, float* carry) {
+                    Strip& below, const Block& s, int film, int begin, int end, float* carry) {
     using S = Scatter<T>;
     const size_t line = (size_t)s.width * s.in;
     std::fill_n(carry, 2 * line, 0.0f);
     for (int row = std::max(begin - 1, 0); row < end; row++) {
         const size_t first = s.pixel(film, row, 0);
-        T* out = row < begin ? nullptr : dx + s.input(film, 2 * row, 0);
+        T* out = row < begin ? nullptr : below.lines(2 * row);
         for (int k = 0; k < s.in; k += LANES) {
             vec sum[4][4] = {};
             const auto bring = [&](int column, int to) {
@@ -99,21 +100,26 @@ void input_gradient(const typename Scatter<T>::Number* filters, const T* dy, con
             if (out && s.width > 2 * s.columns + 2)  // an odd last column has no window
                 for (int i = 0; i < 2; i++) store(out + (i + 1) * line - s.in + k, vec{});
         }
+        if (out) below.whole(2 * row, 2);
     }
-    for (int i = 2 * s.rows; end == s.rows && i < s.height; i++) {
-        const float* left = i < 2 * s.rows + 2 ? carry + (i - 2 * s.rows) * line : nullptr;
-        for (size_t k = 0; k < line; k += LANES)
-            store(dx + s.input(film, i, 0) + k, left ? load(left + k) : vec{});
+    for (int i = 2 * s.rows; end == s.rows && i < s.height; i += 2) {
+        const bool last = i > 2 * s.rows;  // an odd last line has no window
+        const int count = last ? 1 : 2;
+        T* out = below.lines(i);
+        for (size_t k = 0; k < count * line; k += LANES)
+            store(out + k, last ? vec{} : load(carry + k));
+        below.whole(i, count);
     }
 }
 
-template <class T>
-void block_backward(const T* x, const float* weight, const T* dy, const uint8_t* winners, T* dx,
-                    float* dweight, float* dbias, const Block& s, int threads) {
+// `below` takes the input's gradient.
+template <class T, class Below>
+void block_backward(const T* x, const float* weight, const T* dy, const uint8_t* winners,
+                    const Below& below, float* dweight, float* dbias, const Block& s, int threads) {
 #if MATRIX_TILES
     if constexpr (std::is_same_v<T, bf16>)
         if (tiles::allowed())
-            return tiles::block_backward(x, weight, dy, winners, dx, dweight, dbias, s, threads);
+            return tiles::block_backward(x, weight, dy, winners, below, dweight, dbias, s, threads);
 #endif
     constexpr int CHANNELS = Products<T>::CHANNELS;
     const int pieces = s.films * s.strips;
@@ -128,6 +134,7 @@ void block_backward(const T* x, const float* weight, const T* dy, const uint8_t*
                        weight[((size_t)o * s.in + i) * TAPS + tap]);
     Pool::run(pieces, threads, [&](Turn& turn) {
         Products<T> products(s);
+        typename Below::Strip into(below, s);
         Buffer<float> carry((size_t)2 * s.width * s.in);
         do {
             const int film = turn.piece / s.strips, strip = turn.piece % s.strips;
@@ -136,8 +143,10 @@ void block_backward(const T* x, const float* weight, const T* dy, const uint8_t*
             std::fill_n(mine, weights, 0.0f);
             weight_gradient<T>(x, dy, winners, mine, s, film, begin, end, products);
             bias_gradient(dy, winners, mine + weights, s, film, begin, end);
-            if (dx)
-                input_gradient<T>(filters, dy, winners, dx, s, film, begin, end, carry);
+            if (!below.wanted()) continue;
+            into.begin(film);
+            input_gradient<T>(filters, dy, winners, into, s, film, begin, end, carry);
+            into.end(turn.piece);
         } while (turn.next());
     });
     Pool::run(s.out, threads, [&](Turn& turn) {
@@ -160,6 +169,18 @@ void block_backward(const T* x, const float* weight, const T* dy, const uint8_t*
                 dbias[o] += partial[part * piece + weights + o];
         } while (turn.next());
     });
+}
+
+// Of the first two blocks: `first` is the lower.
+template <class T>
+void two_backward(const float* films, const T* x, const float* weight, const T* dy,
+                  const uint8_t* first_winners, const uint8_t* winners, float* first_dweight,
+                  float* first_dbias, float* dweight, float* dbias, const Block& first,
+                  const Block& s, int threads) {
+    const int pieces = s.films * s.strips;
+    const Taken<T> below(films, first_winners, first, pieces);
+    block_backward(x, weight, dy, winners, below, dweight, dbias, s, threads);
+    first_together(below.shares, pieces, first.out, first_dweight, first_dbias);
 }
 
 }  // namespace hilum

@@ -3,6 +3,7 @@
     relu_pool(x)                      relu(max_pool2d(x, 2))
     conv_relu_pool(x, weight, bias)   relu(max_pool2d(conv2d(x, weight, bias), 2))
     first_block(x, weight, bias)      the same for films, which want no gradient
+    blocks(x, layers)                 these, one behind another
     framed_conv(x, weight)            conv2d(x, weight, padding=1)
     normalised(z, norm, beside, relu) relu(norm(z) + beside), norm being a BatchNorm2d
     residual(x, branches, halved)     a block of these two, where there are kernels for it
@@ -53,6 +54,7 @@ __all__ = [
     "alone",
     "augmented",
     "available",
+    "blocks",
     "conv_relu_pool",
     "first_block",
     "framed_conv",
@@ -131,7 +133,11 @@ def conv_relu_pool(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     (n, out, (h - 2) // 2, (w - 2) // 2), of the autocast dtype where that is on, else x's
     """
     dtype = _dtype(x)
-    if not (_usable("blocks", x, dtype) and _is_filter(x, weight) and weight.shape[1] % 32 == 0):
+    if not (
+        _usable("blocks", x, dtype)
+        and _is_filter(weight, x.shape[1], min(x.shape[2:]))
+        and weight.shape[1] % 32 == 0
+    ):
         return relu_pool(functional.conv2d(x, weight, bias))
     block: Tensor = functions.ConvReluPool.apply(x.to(dtype), weight.float(), bias.float())
     return block
@@ -141,13 +147,32 @@ def first_block(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """:func:`conv_relu_pool` of films (n, 1, h, w); the films get no gradient from the kernels,
     so films that want one are computed by torch."""
     dtype = _dtype(x)
-    films = _usable("blocks", x, dtype) and x.shape[1] == 1 and not x.requires_grad
-    if not (films and _is_filter(x, weight)):
+    if not _takes_first(x, weight):
         return relu_pool(functional.conv2d(x, weight, bias))
     block: Tensor = functions.FirstConvReluPool.apply(
         x.float(), weight.float(), bias.float(), dtype
     )
     return block
+
+
+def blocks(x: Tensor, layers: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+    """:func:`first_block` and, behind it, :func:`conv_relu_pool` for each further layer.
+
+    Parameters
+    ----------
+    x : films (n, 1, h, w)
+    layers : weight and bias of each
+    """
+    first, *others = layers
+    side = (min(x.shape[2:]) - 2) // 2
+    if others and _takes_first(x, first[0]) and _is_filter(others[0][0], first[0].shape[0], side):
+        learnt = (t.float() for t in (*first, *others.pop(0)))
+        x = functions.FirstTwoBlocks.apply(x.float(), *learnt, _dtype(x))
+    else:
+        x = first_block(x, *first)
+    for weight, bias in others:
+        x = conv_relu_pool(x, weight, bias)
+    return x
 
 
 def framed_conv(x: Tensor, weight: Tensor) -> Tensor:
@@ -291,12 +316,19 @@ def _usable(name: str, x: Tensor, dtype: torch.dtype | None = None) -> bool:
     )
 
 
-def _is_filter(x: Tensor, weight: Tensor) -> bool:
-    """Whether ``weight`` is (out, in, 3, 3) for x, with 32, 64, ... filters, and x large enough."""
+def _takes_first(x: Tensor, weight: Tensor) -> bool:
+    """Whether there are kernels for a first block of these films, which want no gradient."""
+    films = _usable("blocks", x, _dtype(x)) and x.shape[1] == 1 and not x.requires_grad
+    return films and _is_filter(weight, 1, min(x.shape[2:]))
+
+
+def _is_filter(weight: Tensor, channels: int, side: int) -> bool:
+    """Whether ``weight`` is (out, channels, 3, 3), with 32, 64, ... filters, and a map's shorter
+    side is long enough."""
     return (
-        tuple(weight.shape[1:]) == (x.shape[1], 3, 3)
+        tuple(weight.shape[1:]) == (channels, 3, 3)
         and weight.shape[0] % 32 == 0
         and weight.dtype in functions.NAMES
-        and weight.device == x.device
-        and min(x.shape[2:]) >= 4
+        and weight.device.type == "cpu"
+        and side >= 4
     )

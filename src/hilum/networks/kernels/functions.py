@@ -122,6 +122,48 @@ class FirstConvReluPool(Function):
         return None, dweight, dbias, None
 
 
+class FirstTwoBlocks(Function):
+    """``FirstConvReluPool`` and ``ConvReluPool``: the gradient between them is never written."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        films: Tensor,
+        first_weight: Tensor,
+        first_bias: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        dtype: torch.dtype,
+    ) -> Tensor:
+        films, weight = films.contiguous(), weight.contiguous()
+        first = _shape(films, first_weight.shape[0])
+        x, first_winners = _pooled(first, 2, dtype)
+        learnt = [first_weight.contiguous(), first_bias.contiguous()]
+        call("blocks", "first_forward", dtype, [films, *learnt, x, first_winners], first)
+        shape = _shape(x, weight.shape[0])
+        y, winners = _pooled(shape, 2, dtype)
+        call("blocks", "block_forward", dtype, [x, weight, bias.contiguous(), y, winners], shape)
+        ctx.save_for_backward(films, x, weight, first_winners, winners)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        films, x, weight, first_winners, winners = ctx.saved_tensors
+        dy = dy.contiguous(memory_format=NHWC)
+        between, out = weight.shape[1], weight.shape[0]
+        gradients = [
+            torch.empty(between, 1, 3, 3, memory_format=NHWC),
+            torch.empty(between),
+            torch.empty_like(weight),
+            torch.empty(out),
+        ]
+        tensors = [films, x, weight, dy, first_winners, winners, *gradients]
+        first = (ctypes.c_int * 5)(*_shape(films, between))
+        call("blocks", "two_backward", dy.dtype, tensors, _shape(x, out), first)
+        return None, *gradients, None
+
+
 class FramedConv(Function):
     """``framed_conv``."""
 

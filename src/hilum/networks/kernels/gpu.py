@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from collections.abc import Sequence
 from functools import cache
 from types import ModuleType
 from typing import Any
@@ -38,6 +39,7 @@ from torch.nn import functional
 __all__ = [
     "available",
     "bias_relu_pool",
+    "blocks",
     "conv_relu_pool",
     "first_block",
     "placed",
@@ -136,6 +138,15 @@ def first_block(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         return conv_relu_pool(x, weight, bias)
     block: Tensor = _FirstConvReluPool.apply(x, weight, bias)
     return block
+
+
+def blocks(x: Tensor, layers: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+    """:func:`first_block` and, behind it, :func:`conv_relu_pool` for each further weight and
+    bias."""
+    x = first_block(x, *layers[0])
+    for weight, bias in layers[1:]:
+        x = conv_relu_pool(x, weight, bias)
+    return x
 
 
 def placed(films: Tensor, affine: Tensor) -> Tensor:
