@@ -2,7 +2,7 @@
 // block takes it at once, which has nothing below it. Then the largest gradient is never in memory.
 //
 // A strip asks where `lines` belong, puts them there, and says when they are `whole`; two more may
-// be on their way by then.
+// be on their way by then. `Sums` is how the first block adds up.
 #pragma once
 
 #include "first.hpp"
@@ -11,6 +11,7 @@ namespace hilum {
 
 template <class T>
 struct Written {  // to memory
+    template <class>
     class Strip {
     public:
         Strip(const Written& to, const Block& s) : to(to), s(s) {}
@@ -31,6 +32,7 @@ struct Written {  // to memory
 
 template <class T>
 struct Taken {  // by the first block
+    template <class Sums>
     class Strip {
     public:
         Strip(const Taken& by, const Block& s)
@@ -51,7 +53,7 @@ struct Taken {  // by the first block
         const Taken& by;
         const size_t length;
         const Buffer<T> ring;
-        FirstStrip<T> sums;
+        FirstStrip<T, Sums> sums;
         int film;
     };
 

@@ -193,11 +193,11 @@ using FirstSums = FirstSingle<T>;
 #endif
 
 // A strip's share of the gradients, one row of windows after another.
-template <class T>
+template <class T, class Sums = FirstSums<T>>
 class FirstStrip {
 public:
     explicit FirstStrip(const Block& s) : s(s) {
-        for (int block = 0; block < s.out; block += FirstSums<T>::CHANNELS) blocks.emplace_back(s);
+        for (int block = 0; block < s.out; block += Sums::CHANNELS) blocks.emplace_back(s);
     }
     void begin(const float* film) {
         this->film = film;
@@ -206,20 +206,20 @@ public:
     void add(int row, const T* dy, const uint8_t* winners) {
         for (auto& block : blocks) {
             block.add(film, row, dy, winners);
-            dy += FirstSums<T>::CHANNELS, winners += FirstSums<T>::CHANNELS;
+            dy += Sums::CHANNELS, winners += Sums::CHANNELS;
         }
     }
     // To sums[TAPS + 1][out], the last of them the bias's.
     void end(float* sums) const {
         for (const auto& block : blocks) {
             block.end(sums, s.out);
-            sums += FirstSums<T>::CHANNELS;
+            sums += Sums::CHANNELS;
         }
     }
 
 private:
     const Block& s;
-    std::deque<FirstSums<T>> blocks;  // of channels; they do not move
+    std::deque<Sums> blocks;  // of channels; they do not move
     const float* film;
 };
 

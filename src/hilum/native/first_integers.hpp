@@ -54,14 +54,17 @@ public:
             for (int j = 0; j < s.seen; j += LANES)
                 most = larger_magnitude(most, load_some(film + i * s.width + j, s.seen - j));
         const Scale scale(from_bits(_mm512_reduce_max_epi32((__m512i)most)), largest_of(TAPS));
-        for (int i = 0; i < 4; i++)
-            for (int j = 0; j < s.seen; j++)
-                single[i * room + j] = (int16_t)scale.whole(film[i * s.width + j]);
-        for (int i = 0; i < 2; i++)
-            for (int j = 0; j < s.seen; j++) {
-                const int16_t* pixel = single + i * room + j;
-                stacked[i * room + j] = pair(pixel[0], pixel[room]);
+        for (int j = 0; j < s.seen; j += LANES) {
+            const int many = s.seen - j;
+            __m512i whole[4];
+            UNROLL for (int i = 0; i < 4; i++) {
+                const vec pixels = load_some(film + i * s.width + j, many);
+                whole[i] = _mm512_cvtps_epi32((__m512)(pixels * scale.there));
+                _mm512_mask_cvtepi32_storeu_epi16(single + i * room + j, first_lanes(many), whole[i]);
             }
+            UNROLL for (int i = 0; i < 2; i++)
+                _mm512_storeu_si512(stacked + i * room + j, both(whole[i], whole[i + 1]));
+        }
         return scale.back;
     }
     // Under the upper or lower windows' sums: two lines, a pixel with that below; and the third.
@@ -69,6 +72,10 @@ public:
     const int16_t* third(int line) const { return single + (line + 2) * room; }
 
 private:
+    // Of each lane the lower 16 bits, the second's above.
+    static __m512i both(__m512i first, __m512i second) {
+        return _mm512_mask_blend_epi16(0xaaaaaaaa, first, _mm512_slli_epi32(second, 16));
+    }
     const Block& s;
     const int room;
     const Buffer<int16_t> single;   // [4][room], nought behind what is seen

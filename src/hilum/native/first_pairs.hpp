@@ -6,6 +6,20 @@
 #ifdef __AVX512BF16__
 namespace hilum {
 
+// The pixels of a line to bfloat16, up or down by a lattice that fills every interval evenly, along
+// lines, columns and diagonals, by one pixel and by two: what is lost by even areas, the same at each
+// pixel if rounded to nearest, cancels out.
+inline void round_evenly(const float* line, int number, int count, bf16* to) {
+    ivec place;
+    for (int lane = 0; lane < LANES; lane++) place[lane] = lane;
+    for (int i = 0; i < count; i += LANES) {
+        const vec exact = load_some(line + i, count - i);
+        const ivec carry = ((place + i) * 22373 + number * 50277) & 0xffff;
+        const ivec bits = (ivec)exact + (exact == exact ? carry : ivec{});
+        _mm512_mask_cvtepi32_storeu_epi16(to + i, first_lanes(count - i), (__m512i)(bits >> 16));
+    }
+}
+
 // Each lane stands for a filter: it multiplies its gradients of two windows by the pixels that its
 // winners have seen, and adds both to a float.
 class FirstPairs {
@@ -27,7 +41,7 @@ public:
     // Adds a row of windows. Rows come one after another.
     void add(const float* film, int row, const bf16* dy, const uint8_t* winners) {
         for (known = std::max(known, 2 * row); known < 2 * row + 4; known++)
-            round(film + (size_t)known * s.width, known, lines + known % 4 * room);
+            round_evenly(film + (size_t)known * s.width, known, s.seen, lines + known % 4 * room);
         const bf16* line[4];
         for (int i = 0; i < 4; i++) line[i] = lines + (2 * row + i) % 4 * room;
         vec sum[TAPS + 1][2];  // in registers for a row
@@ -70,19 +84,6 @@ public:
     }
 
 private:
-    // Rounds up or down by a lattice that fills every interval evenly, along lines, columns and
-    // diagonals, by one pixel and by two: what is lost by even areas, the same at each pixel if
-    // rounded to nearest, cancels out.
-    void round(const float* line, int number, bf16* to) const {
-        ivec place;
-        for (int lane = 0; lane < LANES; lane++) place[lane] = lane;
-        for (int i = 0; i < s.seen; i += LANES) {
-            const vec exact = load_some(line + i, s.seen - i);
-            const ivec carry = ((place + i) * 22373 + number * 50277) & 0xffff;
-            const ivec bits = (ivec)exact + (exact == exact ? carry : ivec{});
-            _mm512_mask_cvtepi32_storeu_epi16(to + i, first_lanes(s.seen - i), (__m512i)(bits >> 16));
-        }
-    }
     void prefetch_next(const bf16* dy, const uint8_t* winners) const {
         prefetch(dy + AHEAD * s.out, 2 * CHANNELS * sizeof(bf16), 0, 1);
         prefetch(winners + AHEAD * s.out, 2 * CHANNELS, 0, 1);

@@ -134,7 +134,7 @@ void block_backward(const T* x, const float* weight, const T* dy, const uint8_t*
                        weight[((size_t)o * s.in + i) * TAPS + tap]);
     Pool::run(pieces, threads, [&](Turn& turn) {
         Products<T> products(s);
-        typename Below::Strip into(below, s);
+        typename Below::template Strip<FirstSums<T>> into(below, s);
         Buffer<float> carry((size_t)2 * s.width * s.in);
         do {
             const int film = turn.piece / s.strips, strip = turn.piece % s.strips;
