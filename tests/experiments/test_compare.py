@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import os
 import signal
 import time
@@ -32,7 +33,7 @@ from hilum.experiments.compare.comparison import Comparison
 from hilum.experiments.compare.document import lead
 from hilum.experiments.compare.jobs import Job, Outcome, perform
 from hilum.experiments.compare.sample import of_films, sample
-from hilum.experiments.compare.sections import again
+from hilum.experiments.compare.sections import _unlike, again
 from hilum.experiments.compare.tables import seconds
 from hilum.machine import Place
 from hilum.progress import SILENT, Progress
@@ -561,6 +562,45 @@ def test_claims_of_parallel_training_are_judged_by_parallel_places(
     alone.places["cpu:1@bfloat16"] = done.places["cpu:2"]  # twice as fast, and one core
     assert verdict(alone, "The parallel")[0] == "not measured"
     assert verdict(alone, "Setting up")[0] == "not measured"
+
+
+@pytest.mark.parametrize(
+    ("between", "held", "said"),
+    [
+        (None, "in part", "cpu:2x1: 11.8 % of a step"),
+        ((0.2, 1.0), "open", "cpu:2x1: 11.8 % (7.4 to 11.8) of a step"),
+        ((-0.4, 0.3), "held", "cpu:2x1: 11.8 % (6.2 to 8.0) of a step"),
+        ((0.9, 2.0), "in part", "(11.2 to 16.7)"),
+    ],
+)
+def test_whether_moving_data_is_a_threat_is_judged_by_the_interval(
+    planted: tuple[Comparison, MadeUp],
+    between: tuple[float, float] | None,
+    held: str,
+    said: str,
+) -> None:
+    done, _ = planted
+    two = only(done, "cpu:1", "cpu:2")
+    found = {**done.places["cpu:2"].parts.found, "exchange": between}  # type: ignore[union-attr]
+    at = replace(done.places["cpu:2"], name="cpu:2x1", parts=Outcome("done", found=found))
+    two.places["cpu:2x1"] = at
+    assert verdict(two, "Moving data")[0] == held and said in verdict(two, "Moving data")[1]
+
+
+@pytest.mark.parametrize("count", [1, 5, 6, 12, 25])
+def test_an_interval_of_the_median_covers_it(count: int) -> None:
+    values = np.sort(np.random.default_rng(count).exponential(size=(4000, count)), axis=1)
+    ends = np.array([breakdown.around_the_median(row.tolist()) for row in values])
+    inside = ((ends[:, 0] <= math.log(2)) & (math.log(2) <= ends[:, 1])).mean()
+    assert inside > 0.94 if count > 5 else (ends == values[:, [0, -1]]).all()
+    assert inside < 0.99 or count < 12
+
+
+def test_parts_that_do_not_add_up_are_told() -> None:
+    quiet = {"parts": {"other": 10.0}, "ms_per_step": 11.0}
+    assert _unlike({"cpu:1": quiet}) == ""
+    told = _unlike({"cpu:1": quiet, "cpu:2": {"parts": {"other": 16.4}, "ms_per_step": 33.5}})
+    assert "on cpu:2: the machine was not quiet" in told
 
 
 def test_a_claim_of_speed_needs_more_than_a_mean(

@@ -162,9 +162,27 @@ def _no_threat(comparison: Comparison) -> Row:
     shares = {name: measured[name] for name in moving if name in measured}
     if not shares:
         return claim, "not measured", "no breakdown was made"
-    verdict = "held" if max(shares.values()) < 0.1 else "in part"
-    said = _list(shares, "of a step is transfer and exchange of gradients")
-    return claim, verdict, f"{said} (held: less than a tenth)"
+    least, most, said = 0.0, 0.0, []
+    for name, share in shares.items():
+        low, high = _moving_between(comparison, name) or (share, share)
+        least, most = max(least, low), max(most, high)
+        between = f" ({100 * low:.1f} to {100 * high:.1f})" if low < high else ""
+        said.append(f"{escape(name)}: {100 * share:.1f} %{between}")
+    verdict = "held" if most < 0.1 else "in part" if least >= 0.1 else "open"
+    what = "of a step is transfer and exchange of gradients"
+    return claim, verdict, f"{'; '.join(said)} {what} (held: less than a tenth)"
+
+
+def _moving_between(comparison: Comparison, name: str) -> tuple[float, float] | None:
+    """The 95 % interval of the share of transfer and exchange; None where it has none."""
+    at = comparison.places[name]
+    assert at.parts is not None
+    ends, parts = at.parts.found.get("exchange"), at.parts.found["parts"]
+    if not ends:
+        return None
+    rest = sum(parts.values()) - parts["exchange"]
+    low, high = ((parts["transfer"] + max(0.0, end)) / (rest + max(0.0, end)) for end in ends)
+    return low, high
 
 
 def _pays(comparison: Comparison) -> Row:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from html import escape
+from typing import Any
 
 from hilum import report
 from hilum.experiments import paper
@@ -238,7 +240,12 @@ def where_time_goes(comparison: Comparison, drawn: dict[str, str]) -> Section | 
         return None
     names = list(next(iter(looked.values()))["parts"])
     rows = [
-        [escape(name), *(f"{found['parts'][p]:.1f}" for p in names), f"{found['ms_per_step']:.1f}"]
+        [
+            escape(name),
+            *(f"{found['parts'][p]:.1f}" for p in names),
+            f"{sum(found['parts'].values()):.1f}",
+            f"{found['ms_per_step']:.1f}",
+        ]
         for name, found in looked.items()
     ]
     methods = "; ".join(
@@ -249,13 +256,28 @@ def where_time_goes(comparison: Comparison, drawn: dict[str, str]) -> Section | 
     body = (
         report.figure(drawn["parts"], "Where the time of a training step goes.", "fig-parts",
                       wide=True)
-        + report.table(["ms a step", *names, "whole, unwatched"], rows)
+        + report.table(["ms a step", *names, "together", "whole, unwatched"], rows)
         + "<p>Data: the network waits while films are gathered, augmented and scaled. Transfer: to "
         "and from another device. Convolution includes ReLU and pooling where hilum's kernels do "
         "them in the same pass. Exchange: what sharing gradients adds to a step. Measured on steps "
-        f"of their own, not in the timed epochs ({methods}).</p>"
+        f"of their own, not in the timed epochs ({methods}).</p>" + _unlike(looked)
     )  # fmt: skip
     return Section("Where the time goes", body, "parts")
+
+
+def _unlike(looked: dict[str, dict[str, Any]]) -> str:
+    """Places whose watched steps were not like the others, as a paragraph; empty where none are."""
+    names = [
+        escape(name)
+        for name, found in looked.items()
+        if abs(math.log(sum(found["parts"].values()) / max(found["ms_per_step"], 1e-9))) > 0.25
+    ]
+    if not names:
+        return ""
+    return (
+        f"<p>The parts do not add up to the unwatched step on {', '.join(names)}: the machine was "
+        "not quiet, or watching costs much there. Shares are of the watched steps.</p>"
+    )
 
 
 def setting_up(comparison: Comparison) -> Section | None:
@@ -296,9 +318,10 @@ def method(comparison: Comparison) -> Section:
         "memory. An epoch's seconds hold training and validation; a step's milliseconds training "
         "alone. The training loss is weighted by class and augmented, so it does not compare with "
         "the validation loss.</p>"
-        "<p>Speed-ups are ratios of mean times, with a percentile bootstrap over pairs of epochs "
-        "(same seed, same number). A neighbour on the machine can make any epoch slower: least and "
-        "most are told for that reason.</p>"
+        "<p>Speed-ups are ratios of mean times over the same epochs of the same seeds; their "
+        "intervals (Student’s t) are over runs, whose epochs share a process and an hour. A "
+        "neighbour on the machine can make any epoch slower: least and most are told for that "
+        "reason.</p>"
         "<p>Validation losses and accuracies are at probability one half of the network's own "
         "output, as Keras counts them. The decisions that are compared are those of the exported "
         "graphs.</p>"
