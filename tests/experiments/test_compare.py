@@ -17,6 +17,7 @@ import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from hilum import machine
 from hilum.cli.app import run
 from hilum.cli.compare import summary
 from hilum.datasets import phantom
@@ -25,7 +26,15 @@ from hilum.datasets.split import leaks, note_leaks
 from hilum.errors import FolderTaken, Interrupted, RecipeError, Refused, UsageError
 from hilum.evaluation.scores import Scores
 from hilum.experiments import paper
-from hilum.experiments.compare import agreement, breakdown, claims, figures, jobs, speed
+from hilum.experiments.compare import (
+    agreement,
+    breakdown,
+    claims,
+    figures,
+    jobs,
+    payback,
+    speed,
+)
 from hilum.experiments.compare import compare as comparing
 from hilum.experiments.compare.agreement import equivalence
 from hilum.experiments.compare.comparison import Comparison
@@ -430,7 +439,7 @@ SMALL = ("preprocessing.size=94", "training.epochs=3")
 def made_up(monkeypatch: pytest.MonkeyPatch) -> MadeUp:
     stand_in = MadeUp()
     monkeypatch.setattr(comparing, "perform", stand_in)
-    monkeypatch.setattr(comparing.machine, "cores", lambda: 2)
+    monkeypatch.setattr(machine, "cores", lambda: 2)
     return stand_in
 
 
@@ -442,7 +451,7 @@ def planted(films: Manifest, tmp_path_factory: pytest.TempPathFactory) -> tuple[
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HILUM_CACHE", str(base / "cache"))
         patch.setattr(comparing, "perform", stand_in)
-        patch.setattr(comparing.machine, "cores", lambda: 2)
+        patch.setattr(machine, "cores", lambda: 2)
         made = comparing.compare(films, PLACES, seeds=3, overrides=SMALL, out=base / "c")
     # Beyond the context: the stand-in must not live on under the tests that follow.
     return made, stand_in
@@ -591,7 +600,7 @@ def test_a_claim_of_speed_needs_more_than_a_mean(
     ],
 )  # fmt: skip
 def test_when_a_set_up_has_paid_in_words(more: float, epochs: int | None, said: str) -> None:
-    assert claims.pays({"setup_more": more, "epochs": epochs}) == said
+    assert payback.pays({"setup_more": more, "epochs": epochs}) == said
 
 
 def test_models_that_learnt_nothing_do_not_show_that_places_converge_alike(

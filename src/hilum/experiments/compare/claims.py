@@ -8,6 +8,7 @@ from typing import Any
 
 from hilum import report
 from hilum.experiments.compare.comparison import Comparison
+from hilum.experiments.compare.payback import pays
 from hilum.experiments.compare.speed import times
 from hilum.experiments.compare.tables import seconds
 from hilum.machine import Place
@@ -186,15 +187,6 @@ def _pays(comparison: Comparison) -> Row:
     )
     said[-1] += f" (held: extra time, paid within the {enough} epochs)"
     return claim, "held" if held else "in part", "; ".join(said)
-
-
-def pays(row: Mapping[str, Any]) -> str:
-    """When a place's set-up has paid, in words: a row of ``Comparison.break_even``."""
-    if row["epochs"] is None:
-        return "never" + (" (ready sooner, slower by the epoch)" if row["setup_more"] <= 0 else "")
-    if row["epochs"] == 0:
-        return "from the start"
-    return f"after {row['epochs']:,} epoch{'s' if row['epochs'] > 1 else ''}"
 
 
 def _shares(comparison: Comparison, *parts: str) -> dict[str, float]:

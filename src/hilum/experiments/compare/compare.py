@@ -13,14 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hilum import machine
 from hilum.datasets.cache import Cache
 from hilum.datasets.index import open_data
 from hilum.datasets.manifest import Manifest
 from hilum.errors import DiskFull, Interrupted, Refused, UsageError, nearest, require
 from hilum.experiments.compare.agreement import MARGINS
-from hilum.experiments.compare.comparison import At, Comparison, run_name
+from hilum.experiments.compare.comparison import Comparison
 from hilum.experiments.compare.jobs import Job, Outcome, perform
+from hilum.experiments.compare.places import canonical, several
+from hilum.experiments.compare.runs import At, run_name
 from hilum.experiments.compare.sample import of_films
 from hilum.machine import Place
 from hilum.progress import SILENT, Progress
@@ -165,28 +166,6 @@ def resume(folder: Path | str, *, progress: Progress = SILENT) -> Comparison:
         return _go(folder, plan, manifest, recipe, None, progress)
 
 
-def several(on: Sequence[str]) -> tuple[str, ...]:
-    """Places that can be compared, by their full names: two or more."""
-    places = canonical(on)
-    if len(places) < 2:
-        raise UsageError("one place cannot be compared: name two or more with --on.")
-    return places
-
-
-def canonical(on: Sequence[str]) -> tuple[str, ...]:
-    """Places by their full names, ``cpu`` as ``cpu:2``; the same one twice is refused."""
-    names: list[str] = []
-    for text in on:
-        place = Place.parse(text)
-        if place.kind == "cpu":
-            place = place.resolved()
-        name = str(place)
-        if name in names:
-            raise UsageError(f"the same place twice: {text} is {name} here. Name it once.")
-        names.append(name)
-    return tuple(names)
-
-
 @stoppable()
 def _go(
     folder: Path,
@@ -268,14 +247,3 @@ def _breakdown(folder: Path, at: At, progress: Progress) -> Outcome:
     if outcome.status != "done":
         progress.warn(f"{at.name}: where its time goes was not measured: {outcome.reason}")
     return outcome
-
-
-def default_places() -> tuple[str, ...]:
-    """The places of the paper's comparison as far as this machine can have them, and ``cuda``."""
-    cores = machine.cores()
-    names = ["cpu:1"]
-    if cores > 1:
-        names += [f"cpu:{cores}", f"cpu:{cores}x1"]
-    if machine.has_bfloat16():
-        names.append(f"cpu:{cores}@bfloat16")
-    return (*names, "cuda")

@@ -6,11 +6,11 @@ from html import escape
 
 from hilum import report
 from hilum.experiments import paper
-from hilum.experiments.compare import claims
+from hilum.experiments.compare import claims, payback
 from hilum.experiments.compare.agreement import MARGINS, WORDS, Equivalence, spread
 from hilum.experiments.compare.comparison import Comparison
 from hilum.experiments.compare.speed import times
-from hilum.experiments.compare.tables import Table, paper_tables, precision_of, seconds
+from hilum.experiments.compare.tables import Table, paper_tables, precision_of
 from hilum.report import Section
 
 VERDICTS = {
@@ -31,7 +31,7 @@ def sections(
         speed(comparison, made, drawn),
         convergence(comparison, made, drawn),
         where_time_goes(comparison, drawn),
-        setting_up(comparison),
+        payback.section(comparison),
         one_by_one(made),
         method(comparison),
     ]
@@ -256,26 +256,6 @@ def where_time_goes(comparison: Comparison, drawn: dict[str, str]) -> Section | 
         f"of their own, not in the timed epochs ({methods}).</p>"
     )  # fmt: skip
     return Section("Where the time goes", body, "parts")
-
-
-def setting_up(comparison: Comparison) -> Section | None:
-    """Set-up, and when it has paid."""
-    base = comparison.places[comparison.baseline]
-    rows = [[f"{escape(comparison.baseline)} (baseline)", f"{base.setup():.1f}", "", "", ""]]
-    for row in comparison.break_even():
-        rows.append(
-            [
-                escape(row["place"]),
-                f"{row['setup_seconds']:.1f}",
-                seconds(row["setup_more"], "+"),
-                seconds(row["saved_an_epoch"], "+"),
-                claims.pays(row),
-            ]
-        )
-    if len(rows) == 1:
-        return None
-    heads = ["place", "set-up s", "more than the baseline's", "s saved an epoch", "pays"]
-    return Section("Setting up, and when it pays", report.table(heads, rows), "setup")
 
 
 def one_by_one(made: dict[str, Table]) -> Section:

@@ -11,7 +11,8 @@ from typing import Any
 
 from hilum import report
 from hilum.experiments import paper
-from hilum.experiments.compare.comparison import At, Comparison
+from hilum.experiments.compare.comparison import Comparison
+from hilum.experiments.compare.runs import At
 from hilum.experiments.compare.speed import times
 from hilum.experiments.paper import PaperEpoch
 from hilum.storage import atomic_write
