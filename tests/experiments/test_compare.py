@@ -17,6 +17,7 @@ import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+import hilum
 from hilum import machine
 from hilum.cli.app import run
 from hilum.cli.compare import summary
@@ -30,6 +31,7 @@ from hilum.experiments.compare import (
     agreement,
     breakdown,
     claims,
+    conditions,
     figures,
     jobs,
     payback,
@@ -41,8 +43,8 @@ from hilum.experiments.compare.comparison import Comparison
 from hilum.experiments.compare.document import lead
 from hilum.experiments.compare.jobs import Job, Outcome, perform
 from hilum.experiments.compare.sample import of_films, sample
-from hilum.experiments.compare.sections import again
-from hilum.experiments.compare.tables import seconds
+from hilum.experiments.compare.sections import again, places
+from hilum.experiments.compare.tables import seconds, tables
 from hilum.machine import Place
 from hilum.progress import SILENT, Progress
 from hilum.training.gpu import CudaLearner
@@ -271,6 +273,41 @@ def test_what_was_found_is_not_computed_again_and_failures_are(
     assert lines == ["  measured before; kept"]
     job.kept.write_text(json.dumps({"status": "failed", "reason": "before", "found": {}}))
     assert "no_such_room" in perform(job, SILENT).reason
+
+
+def test_a_comparison_goes_on_under_the_conditions_of_its_begin_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(conditions.library, "level", lambda: "x86-64-v3")
+    monkeypatch.setattr(conditions.library, "compiler", lambda: "g++")
+    conditions.hold(tmp_path)
+    conditions.hold(tmp_path)  # nothing has changed
+
+    def said() -> str:
+        with pytest.raises(Refused) as refused:
+            conditions.hold(tmp_path)
+        return str(refused.value)
+
+    def off() -> str:
+        raise conditions.library.Unavailable("HILUM_KERNELS=off")
+
+    for name in ("level", "compiler"):  # either is enough, and why makes no difference
+        with monkeypatch.context() as some:
+            some.setattr(conditions.library, name, off)
+            assert said() == (
+                f"begun under other conditions: {tmp_path} (there: with hilum's CPU kernels; here: "
+                "without hilum's CPU kernels); their times are not compared. Go on as it was "
+                "begun, or begin anew with another --out."
+            )
+    with monkeypatch.context() as some:
+        some.setattr(conditions, "version", lambda name: "99.0")
+        some.setattr(hilum, "__version__", "98.0")
+        some.setattr(machine, "cores", lambda: 1000)
+        assert ", 1000 cores, hilum 98.0, torch 99.0); " in said()
+        assert "kernels" not in said(), "what is the same is not named"
+    for damaged in ("{", '"A machine, 64 cores"', "[]"):
+        (tmp_path / "machine.json").write_text(damaged)
+        assert "(there: not known; here: " in said()
 
 
 def test_a_job_survives_json() -> None:
@@ -642,6 +679,18 @@ def test_a_margin_that_was_stated_is_part_of_the_command(
     assert again(stated).endswith(" --margin val_loss=0.2")
 
 
+def test_the_page_says_which_runs_were_gone_on_with(
+    planted: tuple[Comparison, MadeUp], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compared, _ = planted
+    made = tables(compared)
+    assert "gone on with" not in places(compared, made).body
+    for seed in (0, 2):
+        monkeypatch.setitem(compared.places["cpu:2"].found[seed], "resumed", True)
+    said = "Interrupted and gone on with: cpu:2 (seed 0, 2). Their set-up is that of the first"
+    assert said in places(compared, made).body
+
+
 def test_a_baseline_that_was_not_measured_is_told(planted: tuple[Comparison, MadeUp]) -> None:
     compared, _ = planted
     assert not compared.replaced
@@ -872,10 +921,9 @@ def test_a_real_comparison(films: Manifest, tmp_path: Path) -> None:
 
     kept.unlink()
     there = tmp_path / "c" / "machine.json"
-    for content, said in (('"Another, 64 cores"', "Another, 64 cores"), ("{", "not known")):
-        there.write_text(content)
-        with pytest.raises(Refused, match=rf"another machine: {tmp_path}/c \({said}; here: "):
-            comparing.resume(tmp_path / "c")
+    there.write_text('{"machine": "Another, 64 cores"}')
+    with pytest.raises(Refused, match=rf"conditions: {tmp_path}/c \(there: Another, 64 cores, "):
+        comparing.resume(tmp_path / "c")
     there.unlink()
 
     kept.with_name("cpu-1-seed0-setup.json").unlink()  # and by hand from the start

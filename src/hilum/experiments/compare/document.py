@@ -13,6 +13,7 @@ from hilum import report
 from hilum.datasets.manifest import number_of
 from hilum.experiments.compare import figures
 from hilum.experiments.compare.comparison import Comparison
+from hilum.experiments.compare.runs import in_words
 from hilum.experiments.compare.sections import between, sections
 from hilum.experiments.compare.speed import times
 from hilum.experiments.compare.tables import seconds, tables
@@ -102,15 +103,11 @@ def warnings(comparison: Comparison) -> list[str]:
             found.append(f"{name} was not measured: {at.reason}")
         elif at.reason:
             found.append(f"{name} was measured in part: {at.reason}")
-    unlearnt = [
-        f"{name} (seed {', '.join(map(str, at.unlearnt))})"
-        for name, at in comparison.measured.items()
-        if at.unlearnt
-    ]
+    unlearnt = in_words({name: at.unlearnt for name, at in comparison.measured.items()})
     if unlearnt:
         found.append(
-            f"not shown to be better than chance: {', '.join(unlearnt)}. That such models agree "
-            "says nothing of convergence."
+            f"not shown to be better than chance: {unlearnt}. That such models agree says nothing "
+            "of convergence."
         )
     return found
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -68,6 +68,11 @@ class At:
         return {seed: found["epochs"] for seed, found in self.found.items()}
 
     @property
+    def resumed(self) -> list[int]:
+        """Seeds whose training was interrupted and gone on with."""
+        return [seed for seed, found in self.found.items() if found.get("resumed")]
+
+    @property
     def unlearnt(self) -> list[int]:
         """Seeds whose finished model is not better than chance."""
         return [seed for seed, found in self.found.items() if found.get("chance")]
@@ -126,6 +131,13 @@ class At:
                 for seed, o in self.outcomes.items()
             ],
         }
+
+
+def in_words(runs: Mapping[str, Sequence[int]]) -> str:
+    """Runs by place and seed: ``cpu:1 (seed 0, 2), cpu:2 (seed 1)``; empty where there are none."""
+    return ", ".join(
+        f"{name} (seed {', '.join(map(str, seeds))})" for name, seeds in runs.items() if seeds
+    )
 
 
 def run_name(place: str, seed: int) -> str:

@@ -9,6 +9,7 @@ from hilum.experiments import paper
 from hilum.experiments.compare import claims, payback
 from hilum.experiments.compare.agreement import MARGINS, WORDS, Equivalence, spread
 from hilum.experiments.compare.comparison import Comparison
+from hilum.experiments.compare.runs import in_words
 from hilum.experiments.compare.speed import times
 from hilum.experiments.compare.tables import Table, paper_tables, precision_of
 from hilum.report import Section
@@ -64,9 +65,20 @@ def places(comparison: Comparison, made: dict[str, Table]) -> Section:
         "that were run in both. Set-up runs "
         "from the start of the process to its first step, with films decoded and kernels built "
         "beforehand; memory is the largest resident set of one process while it trained.</p>"
-        "<h3>The machine</h3>" + report.table(["", "here", "the paper's"], rows, kind="text")
+        + _resumed(comparison)
+        + "<h3>The machine</h3>"
+        + report.table(["", "here", "the paper's"], rows, kind="text")
     )
     return Section("Places", body, "places")
+
+
+def _resumed(comparison: Comparison) -> str:
+    """Which runs came to their end in a later process than they began in."""
+    runs = in_words({name: at.resumed for name, at in comparison.measured.items()})
+    return runs and (
+        f"<p>Interrupted and gone on with: {escape(runs)}. Their set-up is that of the first "
+        "process; what the later ones took to get ready is in no figure.</p>"
+    )
 
 
 def _gpu(comparison: Comparison) -> str:
