@@ -42,6 +42,7 @@ from hilum.experiments.compare.agreement import equivalence
 from hilum.experiments.compare.comparison import Comparison
 from hilum.experiments.compare.document import lead
 from hilum.experiments.compare.jobs import Job, Outcome, perform
+from hilum.experiments.compare.places import among, default_places, several
 from hilum.experiments.compare.sample import of_films, sample
 from hilum.experiments.compare.sections import again, places
 from hilum.experiments.compare.tables import seconds, tables
@@ -830,6 +831,44 @@ def test_wrong_usage_is_told_before_anything_is_done(films: Manifest, tmp_path: 
     (out / "mine.txt").write_text("x")
     with pytest.raises(FolderTaken):
         comparing.compare(films, ["cpu:1", "reference"], out=out)
+
+
+@pytest.mark.parametrize(
+    ("precision", "one", "two"),
+    [
+        ("float32", "cpu:2", "cpu:2@float32"), ("bfloat16", "cpu:2@bfloat16", "cpu:2"),
+        ("float32", "cuda", "cuda@float32"), ("auto", "reference", "reference@float32"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("command", ["compare", "reproduce"])
+def test_a_place_that_says_what_the_recipe_says_is_the_same_place(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str, precision: str, one: str,
+    two: str,
+) -> None:  # fmt: skip
+    out = str(tmp_path / "c")
+    asked = [command, str(tmp_path), "--on", one, "--on", two, "--out", out]
+    assert run([*asked, "--set", f'training.precision="{precision}"']) == 2
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        f"hilum: the same place twice: {two} is {one} here. Name it once."
+    )
+    assert not (tmp_path / "c").exists()
+
+
+def test_places_that_differ_in_precision_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "has_bfloat16", lambda: True)
+    monkeypatch.setattr(machine, "cores", lambda: 2)
+    free, fixed = (
+        Recipe.load("paper2021", [f'training.precision="{precision}"'])
+        for precision in ("auto", "bfloat16")
+    )
+    both = ("cpu:2", "cpu:2@float32", "cpu:2@bfloat16")
+    assert several(both, free) == both
+    assert several(both[:2], fixed) == both[:2]
+    assert "cpu:2@bfloat16" in default_places(free)
+    assert several(default_places(fixed), fixed)[-1] == "cuda"
+    assert among(("cpu:1", "cpu:2"), "cpu@bfloat16", fixed) == "cpu:2"
+    with pytest.raises(UsageError, match="not among the places: cpu:2@bfloat16"):
+        among(("cpu:1", "cpu:2"), "cpu@bfloat16", free)
 
 
 def test_the_command_refuses_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:

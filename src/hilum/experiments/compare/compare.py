@@ -20,7 +20,7 @@ from hilum.errors import DiskFull, Interrupted, Refused, UsageError, nearest, re
 from hilum.experiments.compare.agreement import MARGINS
 from hilum.experiments.compare.comparison import Comparison
 from hilum.experiments.compare.jobs import Job, Outcome, perform
-from hilum.experiments.compare.places import canonical, several
+from hilum.experiments.compare.places import among, several
 from hilum.experiments.compare.runs import At, run_name
 from hilum.experiments.compare.sample import of_films
 from hilum.machine import Place
@@ -110,11 +110,11 @@ def compare(
     Interrupted
         ``resume`` goes on from there.
     """
-    places = several(on)
+    if not isinstance(recipe, Recipe):
+        recipe = Recipe.load(recipe, (*CHANGES, *overrides))
+    places = several(on, recipe)
     if baseline is not None:
-        (baseline,) = canonical([baseline])
-        if baseline not in places:
-            raise UsageError(f"the baseline is not among the places: {baseline}. Add --on.")
+        baseline = among(places, baseline, recipe)
     if seeds < 1:
         raise UsageError(f"at least one seed is needed: {seeds}.")
     for name, margin in (margins or {}).items():
@@ -122,8 +122,6 @@ def compare(
             raise UsageError(f"no such measure: {name}. {nearest(name, MARGINS)}")
         if not 0 < margin < math.inf:
             raise UsageError(f"a margin is a positive number: {margin} for {name}.")
-    if not isinstance(recipe, Recipe):
-        recipe = Recipe.load(recipe, (*CHANGES, *overrides))
     check(recipe)
     folder = Path(out) if out is not None else dated_folder("compare")
     plan = Plan(places, tuple(range(seeds)), baseline, {**MARGINS, **(margins or {})}, breakdown)
