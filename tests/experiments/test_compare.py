@@ -152,6 +152,8 @@ def test_flips_are_counted_at_one_half() -> None:
     runs = {0: first, 1: second, 2: first}
     assert agreement.flips_between_seeds(runs) == [2, 0, 2]
     assert agreement.flips_between_places(runs, {1: first, 5: first}) == [2]
+    assert agreement.one_answer(np.array([0.0, 0.1]))
+    assert not agreement.one_answer(np.array([0.0, -0.1]))
 
 
 # --- speed --------------------------------------------------------------------------------------
@@ -651,6 +653,29 @@ def test_models_that_learnt_nothing_do_not_show_that_places_converge_alike(
     assert verdict(alike, "Losses")[0] == "open"
     assert "alike, at chance" in summary(alike)
     assert "not shown to be better than chance: cpu:1 (seed 1)" in lead(alike)
+
+
+@pytest.mark.parametrize("answer", [-1.0, 1.0])
+def test_models_of_one_answer_do_not_show_that_places_converge_alike(
+    planted: tuple[Comparison, MadeUp], tmp_path: Path, answer: float
+) -> None:
+    done, _ = planted
+    runs = {}
+    for name in ("cpu:1", "cpu:2"):
+        runs[name] = replace(done.places[name], folder=tmp_path)
+        for seed in done.seeds:
+            scores = Scores.read(done.places[name].run_folder(seed) / "scores.csv")
+            off = 9 * answer if (name, seed) == ("cpu:2", 1) else 0  # the films' order stays
+            runs[name].run_folder(seed).mkdir()
+            moved = replace(scores, logit=scores.logit + off)
+            moved.write(runs[name].run_folder(seed) / "scores.csv")
+    alike = replace(done, places=runs)
+    assert alike.places["cpu:1"].one_answer == [] and alike.places["cpu:2"].one_answer == [1]
+    held, said = verdict(alike, "Losses")
+    assert held == "open" and said.endswith("; but some models answer every film alike")
+    assert "alike, one answer" in summary(alike) and "at chance" not in summary(alike)
+    assert "every validation film gets the same answer at one half: cpu:2 (seed 1)." in lead(alike)
+    assert "same answer" not in lead(only(done, "cpu:1", "cpu:2"))
 
 
 @pytest.mark.parametrize(

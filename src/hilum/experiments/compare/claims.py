@@ -92,8 +92,13 @@ def _alike(comparison: Comparison) -> Row:
         )
         if (names := verdicts.get(key))
     )
-    if any(map(comparison.at_chance, comparison.equivalences)):
-        return claim, "open", f"{said}; but some models are not shown to be better than chance"
+    doubts = {word for name in comparison.equivalences for word in comparison.doubts(name)}
+    if "at chance" in doubts:
+        said += "; but some models are not shown to be better than chance"
+    if "one answer" in doubts:
+        said += "; but some models answer every film alike"
+    if doubts:
+        return claim, "open", said
     if set(verdicts) == {"alike"}:
         return claim, "held", said
     if "different" in verdicts:

@@ -87,10 +87,15 @@ class Comparison:
         """Measured places that compute on more than one core."""
         return [name for name in self.measured if Place.parse(name).parallel]
 
-    def at_chance(self, name: str) -> bool:
-        """Whether this place or the baseline has a model that learnt nothing: that two such
-        models agree does not show that training does."""
-        return bool(self.places[name].unlearnt or self.places[self.baseline].unlearnt)
+    def doubts(self, name: str) -> list[str]:
+        """What is wrong with models of this place or the baseline, ``at chance`` or ``one answer``:
+        that two such models agree does not show that training does."""
+        both = (self.places[name], self.places[self.baseline])
+        found = {
+            "at chance": any(at.at_chance for at in both),
+            "one answer": any(at.one_answer for at in both),
+        }
+        return [word for word, is_so in found.items() if is_so]
 
     def shared_seeds(self, one: str, two: str) -> list[int]:
         return sorted(self.places[one].found.keys() & self.places[two].found.keys())

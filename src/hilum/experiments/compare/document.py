@@ -103,11 +103,18 @@ def warnings(comparison: Comparison) -> list[str]:
             found.append(f"{name} was not measured: {at.reason}")
         elif at.reason:
             found.append(f"{name} was measured in part: {at.reason}")
-    unlearnt = in_words({name: at.unlearnt for name, at in comparison.measured.items()})
-    if unlearnt:
+    chance = in_words({name: at.at_chance for name, at in comparison.measured.items()})
+    if chance:
         found.append(
-            f"not shown to be better than chance: {unlearnt}. That such models agree says nothing "
+            f"not shown to be better than chance: {chance}. That such models agree says nothing "
             "of convergence."
+        )
+    alike = in_words({name: at.one_answer for name, at in comparison.measured.items()})
+    if alike:
+        found.append(
+            f"every validation film gets the same answer at one half: {alike}. The accuracy of "
+            "such models is the share of one class: that it agrees says nothing, nor do their "
+            "flipped decisions."
         )
     return found
 

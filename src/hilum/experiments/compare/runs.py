@@ -73,9 +73,14 @@ class At:
         return [seed for seed, found in self.found.items() if found.get("resumed")]
 
     @property
-    def unlearnt(self) -> list[int]:
-        """Seeds whose finished model is not better than chance."""
+    def at_chance(self) -> list[int]:
+        """Seeds whose finished model does not rank films better than chance."""
         return [seed for seed, found in self.found.items() if found.get("chance")]
+
+    @cached_property
+    def one_answer(self) -> list[int]:
+        """Seeds whose finished model answers every validation film alike."""
+        return [seed for seed, logits in self.logits.items() if agreement.one_answer(logits)]
 
     def times(self, by: By, seeds: Sequence[int] | None = None) -> NDArray[np.float64]:
         """Seconds an epoch or ms a step of all epochs of these seeds, one after another."""
