@@ -539,6 +539,7 @@ def test_its_tables_figures_and_pages_are_written(planted: tuple[Comparison, Mad
     assert "cuda was not measured: no such place here" in page
     assert "reference was not measured: seed 0: it broke." in page
     assert "<b>different</b>" in page and "<b>alike</b>" in page
+    assert "Student's t of the logarithms" in page and "bootstrap" not in page
 
 
 def verdict(done: Comparison, claim: str, sequential: Comparison | None = None) -> tuple[str, str]:
@@ -629,18 +630,46 @@ def test_a_claim_of_speed_needs_more_than_a_mean(
 
     monkeypatch.setattr(Comparison, "speed_up", noisy)
     assert verdict(single, "The parallel")[0] == "not shown"
-    assert verdict(single, "Setting up")[0] == "in part"
+    held, said = verdict(single, "Setting up")
+    assert held == "in part"
+    assert said.startswith("cpu:2: +3.00 s, when it pays is not known (0.90 to 2.00 times as fast)")
+    section = payback.section(single)
+    assert section is not None and "not known (0.90 to 2.00 times as fast)" in section.body
 
 
 @pytest.mark.parametrize(
-    ("more", "epochs", "said"),
+    ("more", "epochs", "between", "said"),
     [
-        (2.0, 3, "after 3 epochs"), (2.0, None, "never"), (-2.0, 0, "from the start"),
-        (-2.0, None, "never (ready sooner, slower by the epoch)"),
+        (2.0, 3, (1.01, 2.0), "after 3 epochs"), (2.0, None, (0.8, 0.99), "never"),
+        (-2.0, 0, (1.01, 2.0), "from the start"),
+        (-2.0, None, (0.8, 0.99), "never (ready sooner, slower by the epoch)"),
+        *(
+            (more, epochs, (0.8, 1.1), "not known (0.80 to 1.10 times as fast)")
+            for more, epochs in ((2.0, 140), (2.0, None), (-2.0, 0))
+        ),
     ],
 )  # fmt: skip
-def test_when_a_set_up_has_paid_in_words(more: float, epochs: int | None, said: str) -> None:
-    assert payback.pays({"setup_more": more, "epochs": epochs}) == said
+def test_when_a_set_up_has_paid_in_words(
+    more: float, epochs: int | None, between: tuple[float, float], said: str
+) -> None:
+    row = {"setup_more": more, "epochs": epochs, "between": between}
+    assert payback.pays(row) == said
+
+
+def test_when_a_set_up_pays_is_of_the_seeds_that_were_run_in_both(
+    planted: tuple[Comparison, MadeUp],
+) -> None:
+    """A place without its slow seed does not save what that seed takes elsewhere."""
+    done, _ = planted
+    few = {seed: done.places["cpu:2"].outcomes[seed] for seed in (0, 1)}
+    one = replace(
+        done, places={**done.places, "cpu:2": replace(done.places["cpu:2"], outcomes=few)}
+    )
+    row = one.break_even()[0]
+    assert (row["place"], row["saved_an_epoch"]) == ("cpu:2", 15.0 - 7.5)
+    assert row["between"] == (2.0, 2.0) and row["setup_more"] == 3.0
+    other = replace(done.places["cpu:2"], outcomes={7: done.places["cpu:2"].outcomes[0]})
+    assert replace(one, places={**one.places, "cpu:2": other}).break_even()[0]["place"] != "cpu:2"
 
 
 def test_models_that_learnt_nothing_do_not_show_that_places_converge_alike(

@@ -121,22 +121,29 @@ class Comparison:
         return found
 
     def break_even(self) -> list[dict[str, Any]]:
-        """Set-up against the time saved, over the baseline."""
+        """Set-up against the time saved, over the baseline, of the seeds that were run in both.
+
+        ``between`` is what the speed-up lies between (``speed.bounds``): where that holds 1, the
+        ``epochs`` that follow from the means are not sure.
+        """
         base = self.places[self.baseline]
         found = []
         for name, at in self.measured.items():
-            if name == self.baseline:
+            ratio = self.speed_up(name, self.baseline)
+            if name == self.baseline or ratio is None:
                 continue
-            times = (float(a.times("epoch").mean()) for a in (at, base))
-            seconds, usual = times
+            seeds = self.shared_seeds(name, self.baseline)
+            seconds, usual = (float(a.times("epoch", seeds).mean()) for a in (at, base))
+            setup, usual_setup = at.setup(seeds), base.setup(seeds)
             found.append(
                 {
                     "place": name,
                     "over": self.baseline,
-                    "setup_seconds": round(at.setup(), 3),
-                    "setup_more": round(at.setup() - base.setup(), 3),
+                    "setup_seconds": round(setup, 3),
+                    "setup_more": round(setup - usual_setup, 3),
                     "saved_an_epoch": round(usual - seconds, 3),
-                    "epochs": speed.break_even(at.setup(), seconds, base.setup(), usual),
+                    "between": speed.bounds(ratio),
+                    "epochs": speed.break_even(setup, seconds, usual_setup, usual),
                 }
             )
         return found

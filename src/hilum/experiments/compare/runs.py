@@ -95,9 +95,10 @@ class At:
             found.append(None if None in values else float(np.mean(values)))
         return found
 
-    def setup(self) -> float:
-        """Mean seconds from the start of the process to the first step."""
-        return float(np.mean([f["setup_seconds"] for f in self.found.values()]))
+    def setup(self, seeds: Sequence[int] | None = None) -> float:
+        """Mean seconds from the start of the process to the first step, of these seeds."""
+        chosen = self.found if seeds is None else seeds
+        return float(np.mean([self.found[s]["setup_seconds"] for s in chosen]))
 
     def films_per_second(self) -> float:
         """Films learnt from in a second of training steps."""
