@@ -1002,6 +1002,8 @@ def test_a_real_comparison(films: Manifest, tmp_path: Path) -> None:
     assert found["setup_seconds"] > 0.3 and len(found["epochs"]) == 1
     assert found["environment"]["threads"] == 1
     assert "the reference cannot train this recipe" in done.places["reference"].reason
+    assert done.places["reference"].status == "skipped" and done.failed == []
+    assert (tmp_path / "c" / "report.html").read_text().count("the reference cannot train") == 1
     if "cuda" in done.places:
         assert done.places["cuda"].status == "skipped"
     assert (tmp_path / "c" / "runs" / "cpu-1-seed0" / "model.hilum" / "bundle.json").is_file()

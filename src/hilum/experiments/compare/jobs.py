@@ -89,7 +89,8 @@ class Outcome:
 
     Attributes
     ----------
-    status : ``done``; ``skipped``: there is no such place here; ``failed``
+    status : ``done``; ``skipped``: there is no such place here, or it cannot train this recipe;
+        ``failed``
     reason : why it is not done, in one line
     found : what the process measured (see ``worker``)
     """
