@@ -45,7 +45,7 @@ from hilum.experiments.compare.jobs import Job, Outcome, perform
 from hilum.experiments.compare.places import among, default_places, several
 from hilum.experiments.compare.sample import of_films, sample
 from hilum.experiments.compare.sections import again, places
-from hilum.experiments.compare.tables import seconds, tables
+from hilum.experiments.compare.tables import places_table, seconds, tables
 from hilum.machine import Place
 from hilum.progress import SILENT, Progress
 from hilum.training.gpu import CudaLearner
@@ -744,6 +744,18 @@ def test_the_page_says_which_runs_were_gone_on_with(
         monkeypatch.setitem(compared.places["cpu:2"].found[seed], "resumed", True)
     said = "Interrupted and gone on with: cpu:2 (seed 0, 2). Their set-up is that of the first"
     assert said in places(compared, made).body
+
+
+def test_more_threads_than_cores_are_a_remark(
+    planted: tuple[Comparison, MadeUp], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compared = only(planted[0], "cpu:1", "cpu:2")
+    said = "4 threads for 2 cores: they wait for each other"
+    monkeypatch.setitem(compared.places["cpu:2"].environment, "threads", 2)
+    assert compared.places["cpu:2"].remark == ""
+    monkeypatch.setitem(compared.places["cpu:2"].environment, "processes", 2)
+    assert said in summary(compared) and f"cpu:2 has {said}" in lead(compared)
+    assert [row[-1] for row in places_table(compared).rows] == ["", said]
 
 
 def test_a_baseline_that_was_not_measured_is_told(planted: tuple[Comparison, MadeUp]) -> None:

@@ -127,7 +127,7 @@ def summary(comparison: Comparison) -> str:
                 f"{at.setup():.1f}",
                 *("–" if r is None else times(r["ratio"]) for r in ratios),
                 "baseline" if name == comparison.baseline else verdict,
-                at.reason,
+                at.remark,
             ]
         )
     over = [f"× {name}" for name in comparison.baselines]

@@ -103,6 +103,8 @@ def warnings(comparison: Comparison) -> list[str]:
             found.append(f"{name} was not measured: {at.reason}")
         elif at.reason:
             found.append(f"{name} was measured in part: {at.reason}")
+        if at.crowded:
+            found.append(f"{name} has {at.crowded}, and every step takes longer.")
     chance = in_words({name: at.at_chance for name, at in comparison.measured.items()})
     if chance:
         found.append(

@@ -11,9 +11,11 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from hilum.datasets.manifest import number_of
 from hilum.evaluation.scores import Scores
 from hilum.experiments.compare import agreement, speed
 from hilum.experiments.compare.jobs import Outcome
+from hilum.machine import Place
 
 By = Literal["epoch", "step"]
 _KEY: dict[By, str] = {"epoch": "seconds", "step": "ms_per_step"}
@@ -56,6 +58,22 @@ class At:
             if outcome.status == "failed":
                 return f"seed {seed}: {outcome.reason}"
         return ""
+
+    @property
+    def crowded(self) -> str:
+        """That the place wants more threads than there are cores; empty where it does not."""
+        if not self.found:
+            return ""
+        seen = self.environment
+        threads, cores = seen["processes"] * seen["threads"], seen["cores"]
+        if Place.parse(self.name).kind != "cpu" or threads <= cores:
+            return ""
+        return f"{threads} threads for {number_of(cores, 'cores')}: they wait for each other"
+
+    @property
+    def remark(self) -> str:
+        """Why a run is missing, and what its times suffer from; empty where nothing is amiss."""
+        return "; ".join(filter(None, [self.reason, self.crowded]))
 
     @property
     def environment(self) -> dict[str, Any]:

@@ -246,7 +246,7 @@ def places_table(comparison: Comparison) -> Table:
                 at.setup(),
                 max(memory, default=None),
                 *(None if r is None else r["ratio"] for r in ratios),
-                at.reason,
+                at.remark,
             ]
         )
     forms = ("", "", "", "", "s", ".1f", ",.1f", ".1f", ",.0f", *["x"] * len(baselines), "")
