@@ -45,7 +45,7 @@ from hilum.experiments.compare.jobs import Job, Outcome, perform
 from hilum.experiments.compare.places import among, default_places, several
 from hilum.experiments.compare.sample import of_films, sample
 from hilum.experiments.compare.sections import again, places
-from hilum.experiments.compare.tables import places_table, seconds, tables
+from hilum.experiments.compare.tables import Table, places_table, seconds, tables
 from hilum.machine import Place
 from hilum.progress import SILENT, Progress
 from hilum.training.gpu import CudaLearner
@@ -723,6 +723,35 @@ def test_short_times_keep_their_figures(value: float, sign: str, shown: str) -> 
 )
 def test_small_ratios_keep_two_figures(ratio: float, shown: str) -> None:
     assert speed.times(ratio) == shown
+
+
+def test_the_first_table_is_of_a_parallel_place_where_there_is_one(
+    planted: tuple[Comparison, MadeUp], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done, _ = planted
+    slow = deepcopy(done.places["cpu:2"])
+    for epochs in slow.epochs.values():
+        for epoch in epochs:
+            epoch["seconds"] *= 9
+    one = done.places["cpu:1"]
+    at = {"cpu:1": one, "reference": replace(one, name="reference"), "cpu:2": slow}
+
+    def titles(*names: str) -> list[str]:
+        made = tables(replace(done, places={name: at[name] for name in names}))
+        return [made[f"table-{number}"].title.split(",")[0] for number in (1, 2)]
+
+    alone = "Table 2. Training on cpu:1"
+    assert titles("cpu:1", "reference", "cpu:2") == ["Table 1. Training on cpu:2", alone]
+    assert titles("cpu:1", "reference") == ["Table 1. Training on reference", alone]
+    assert titles("cpu:1") == ["Table 1. Training on cpu:1", alone]
+
+
+def test_a_table_of_values_has_six_figures_and_whole_numbers(tmp_path: Path) -> None:
+    cells = [0.20800000000000002, 1234567.8, 123456.0, 99999.96, 12.0, 1e-5, None, 7, "x"]
+    heads = tuple(f"h{k}" for k in range(len(cells)))
+    Table("t", "T", heads, [cells], ("",) * len(cells)).write(tmp_path)
+    written = (tmp_path / "t.csv").read_text().splitlines()[1]
+    assert written == "0.208,1234568,123456,100000,12,1e-05,,7,x"
 
 
 def test_a_margin_that_was_stated_is_part_of_the_command(
