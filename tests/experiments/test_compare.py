@@ -900,8 +900,34 @@ def test_the_command_ends_with_a_code_where_a_run_failed_and_none_where_a_place_
 def test_nothing_measured_is_refused_with_the_reasons(
     films: Manifest, made_up: MadeUp, tmp_path: Path
 ) -> None:
-    with pytest.raises(Refused, match="it broke"):
-        comparing.compare(films, ("cuda", "reference"), overrides=SMALL, out=tmp_path / "c")
+    out = tmp_path / "c"
+    with pytest.raises(Refused) as refused:
+        comparing.compare(films, ("cuda", "reference"), overrides=SMALL, out=out)
+    assert str(refused.value) == (
+        f"no place could be measured: {out} (cuda: no such place here: cuda; reference: seed 0: it "
+        f"broke). Go on with hilum compare --resume {out}."
+    )
+    absent = tmp_path / "absent"
+    with pytest.raises(Refused) as refused:
+        comparing.compare(films, ("cuda", "cuda:2"), overrides=SMALL, out=absent)
+    assert str(refused.value).endswith("; cuda:2: no such place here: cuda).")
+
+
+def test_a_full_disk_in_every_place_is_told_with_one_way_on(
+    films: Manifest, made_up: MadeUp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(job: Job) -> Outcome:
+        return Outcome("failed", f"the disk is full. Free some space. {job.resume_line}.")
+
+    monkeypatch.setattr(made_up, "outcome", full)
+    out = tmp_path / "c"
+    with pytest.raises(Refused) as refused:
+        comparing.compare(films, ("cpu:1", "cpu:2"), overrides=SMALL, out=out)
+    assert str(refused.value) == (
+        f"no place could be measured: {out} (cpu:1: seed 0: the disk is full. Free some space; "
+        f"cpu:2: seed 0: the disk is full. Free some space). Go on with hilum compare --resume "
+        f"{out}."
+    )
 
 
 def test_wrong_usage_is_told_before_anything_is_done(films: Manifest, tmp_path: Path) -> None:

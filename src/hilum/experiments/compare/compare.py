@@ -199,8 +199,7 @@ def _go(
         folder, manifest, recipe, plan.seeds, plan.baseline, plan.margins, places
     )
     if not comparison.measured:
-        why = "; ".join(f"{name}: {at.reason}" for name, at in places.items())
-        raise Refused(f"no place could be measured: {folder} ({why})")
+        raise Refused(_nothing(folder, plan, places))
     if comparison.replaced:
         progress.warn(comparison.replaced)
     try:
@@ -210,6 +209,16 @@ def _go(
     return comparison
 
 
+def _nothing(folder: Path, plan: Plan, places: Mapping[str, At]) -> str:
+    """Why no place was measured, in one line: a reason each, and once how to go on where a run
+    failed, which a reason may say as well."""
+    way = f" {_job(folder, plan.places[0], plan.seeds[0]).resume_line}."
+    reasons = {name: at.reason.replace(way, "").rstrip(".") for name, at in places.items()}
+    why = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
+    failed = any(at.status == "failed" for at in places.values())
+    return f"no place could be measured: {folder} ({why}).{way if failed else ''}"
+
+
 def _absent(at: At) -> bool:
     return any(outcome.status == "skipped" for outcome in at.outcomes.values())
 
@@ -217,7 +226,14 @@ def _absent(at: At) -> bool:
 def _train(folder: Path, place: str, seed: int, plan: Plan, progress: Progress) -> Outcome:
     number = plan.seeds.index(seed) * len(plan.places) + plan.places.index(place) + 1
     progress.say(f"\n{place}, seed {seed}: run {number} of {len(plan.seeds) * len(plan.places)}")
-    job = Job(
+    outcome = perform(_job(folder, place, seed), progress)
+    if outcome.status != "done":
+        progress.warn(f"{place}, seed {seed}: {outcome.status}: {outcome.reason}")
+    return outcome
+
+
+def _job(folder: Path, place: str, seed: int) -> Job:
+    return Job(
         kind="train",
         folder=folder / "runs" / run_name(place, seed),
         place=place,
@@ -225,10 +241,6 @@ def _train(folder: Path, place: str, seed: int, plan: Plan, progress: Progress) 
         manifest=folder / "films.csv",
         seed=seed,
     )
-    outcome = perform(job, progress)
-    if outcome.status != "done":
-        progress.warn(f"{place}, seed {seed}: {outcome.status}: {outcome.reason}")
-    return outcome
 
 
 def _breakdown(folder: Path, at: At, progress: Progress) -> Outcome:
