@@ -49,8 +49,8 @@ def section(comparison: Comparison) -> Section | None:
         return None
     heads = ["place", "set-up s", "more than the baseline's", "s saved an epoch", "pays"]
     body = report.table(heads, rows) + (
-        "<p>Means of the seeds that were run in both. When it pays is not known where the 95 % "
-        "interval of the speed-up by epoch holds 1; of a single run, which has none, where some "
-        "epochs were faster and others slower than the baseline's.</p>"
+        "<p>A place's row is of the seeds that were run in both. When it pays is not known where "
+        "the 95 % interval of the speed-up by epoch holds 1; of a single run, which has none, "
+        "where some epochs were faster and others slower than the baseline's.</p>"
     )
     return Section("Setting up, and when it pays", body, "setup")
