@@ -2,7 +2,8 @@
 
     HilumError                      exit code
     ├── UsageError                  2   wrong options, keys or names
-    │   └── RecipeError             2   a recipe with unknown keys or impossible values
+    │   ├── RecipeError             2   a recipe with unknown keys or impossible values
+    │   └── PlaceUnfit              2   a place that cannot train this recipe
     ├── Refused                     3   going on would make the result wrong
     │   ├── LeakError               3   one patient in two parts
     │   ├── TooManyUnreadable       3   more broken films than the stated share
@@ -40,6 +41,10 @@ class UsageError(HilumError):
 
 
 class RecipeError(UsageError):
+    pass
+
+
+class PlaceUnfit(UsageError):
     pass
 
 

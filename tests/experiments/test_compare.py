@@ -18,6 +18,8 @@ import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+import hilum
+from hilum import machine
 from hilum.cli.app import run
 from hilum.cli.compare import summary
 from hilum.datasets import phantom
@@ -26,15 +28,25 @@ from hilum.datasets.split import leaks, note_leaks
 from hilum.errors import FolderTaken, Interrupted, RecipeError, Refused, UsageError
 from hilum.evaluation.scores import Scores
 from hilum.experiments import paper
-from hilum.experiments.compare import agreement, breakdown, claims, figures, jobs, speed
+from hilum.experiments.compare import (
+    agreement,
+    breakdown,
+    claims,
+    conditions,
+    figures,
+    jobs,
+    payback,
+    speed,
+)
 from hilum.experiments.compare import compare as comparing
 from hilum.experiments.compare.agreement import equivalence
 from hilum.experiments.compare.comparison import Comparison
 from hilum.experiments.compare.document import lead
 from hilum.experiments.compare.jobs import Job, Outcome, perform
+from hilum.experiments.compare.places import among, default_places, several
 from hilum.experiments.compare.sample import of_films, sample
-from hilum.experiments.compare.sections import _unlike, again
-from hilum.experiments.compare.tables import seconds
+from hilum.experiments.compare.sections import _unlike, again, places
+from hilum.experiments.compare.tables import Table, places_table, seconds, tables
 from hilum.machine import Place
 from hilum.progress import SILENT, Progress
 from hilum.training.gpu import CudaLearner
@@ -141,6 +153,8 @@ def test_flips_are_counted_at_one_half() -> None:
     runs = {0: first, 1: second, 2: first}
     assert agreement.flips_between_seeds(runs) == [2, 0, 2]
     assert agreement.flips_between_places(runs, {1: first, 5: first}) == [2]
+    assert agreement.one_answer(np.array([0.0, 0.1]))
+    assert not agreement.one_answer(np.array([0.0, -0.1]))
 
 
 # --- speed --------------------------------------------------------------------------------------
@@ -263,6 +277,41 @@ def test_what_was_found_is_not_computed_again_and_failures_are(
     assert lines == ["  measured before; kept"]
     job.kept.write_text(json.dumps({"status": "failed", "reason": "before", "found": {}}))
     assert "no_such_room" in perform(job, SILENT).reason
+
+
+def test_a_comparison_goes_on_under_the_conditions_of_its_begin_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(conditions.library, "level", lambda: "x86-64-v3")
+    monkeypatch.setattr(conditions.library, "compiler", lambda: "g++")
+    conditions.hold(tmp_path)
+    conditions.hold(tmp_path)  # nothing has changed
+
+    def said() -> str:
+        with pytest.raises(Refused) as refused:
+            conditions.hold(tmp_path)
+        return str(refused.value)
+
+    def off() -> str:
+        raise conditions.library.Unavailable("HILUM_KERNELS=off")
+
+    for name in ("level", "compiler"):  # either is enough, and why makes no difference
+        with monkeypatch.context() as some:
+            some.setattr(conditions.library, name, off)
+            assert said() == (
+                f"begun under other conditions: {tmp_path} (there: with hilum's CPU kernels; here: "
+                "without hilum's CPU kernels); their times are not compared. Go on as it was "
+                "begun, or begin anew with another --out."
+            )
+    with monkeypatch.context() as some:
+        some.setattr(conditions, "version", lambda name: "99.0")
+        some.setattr(hilum, "__version__", "98.0")
+        some.setattr(machine, "cores", lambda: 1000)
+        assert ", 1000 cores, hilum 98.0, torch 99.0); " in said()
+        assert "kernels" not in said(), "what is the same is not named"
+    for damaged in ("{", '"A machine, 64 cores"', "[]"):
+        (tmp_path / "machine.json").write_text(damaged)
+        assert "(there: not known; here: " in said()
 
 
 def test_a_job_survives_json() -> None:
@@ -431,7 +480,7 @@ SMALL = ("preprocessing.size=94", "training.epochs=3")
 def made_up(monkeypatch: pytest.MonkeyPatch) -> MadeUp:
     stand_in = MadeUp()
     monkeypatch.setattr(comparing, "perform", stand_in)
-    monkeypatch.setattr(comparing.machine, "cores", lambda: 2)
+    monkeypatch.setattr(machine, "cores", lambda: 2)
     return stand_in
 
 
@@ -443,7 +492,7 @@ def planted(films: Manifest, tmp_path_factory: pytest.TempPathFactory) -> tuple[
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HILUM_CACHE", str(base / "cache"))
         patch.setattr(comparing, "perform", stand_in)
-        patch.setattr(comparing.machine, "cores", lambda: 2)
+        patch.setattr(machine, "cores", lambda: 2)
         made = comparing.compare(films, PLACES, seeds=3, overrides=SMALL, out=base / "c")
     # Beyond the context: the stand-in must not live on under the tests that follow.
     return made, stand_in
@@ -491,6 +540,7 @@ def test_its_tables_figures_and_pages_are_written(planted: tuple[Comparison, Mad
     assert "cuda was not measured: no such place here" in page
     assert "reference was not measured: seed 0: it broke." in page
     assert "<b>different</b>" in page and "<b>alike</b>" in page
+    assert "Student's t of the logarithms" in page and "bootstrap" not in page
 
 
 def verdict(done: Comparison, claim: str, sequential: Comparison | None = None) -> tuple[str, str]:
@@ -582,7 +632,7 @@ def test_whether_moving_data_is_a_threat_is_judged_by_the_interval(
     done, _ = planted
     two = only(done, "cpu:1", "cpu:2")
     found = {**done.places["cpu:2"].parts.found, "exchange": between}  # type: ignore[union-attr]
-    at = replace(done.places["cpu:2"], name="cpu:2x1", parts=Outcome("done", found=found))
+    at = replace(done.places["cpu:2"], parts=Outcome("done", found=found))
     two.places["cpu:2x1"] = at
     assert verdict(two, "Moving data")[0] == held and said in verdict(two, "Moving data")[1]
 
@@ -620,18 +670,46 @@ def test_a_claim_of_speed_needs_more_than_a_mean(
 
     monkeypatch.setattr(Comparison, "speed_up", noisy)
     assert verdict(single, "The parallel")[0] == "not shown"
-    assert verdict(single, "Setting up")[0] == "in part"
+    held, said = verdict(single, "Setting up")
+    assert held == "in part"
+    assert said.startswith("cpu:2: +3.00 s, when it pays is not known (0.90 to 2.00 times as fast)")
+    section = payback.section(single)
+    assert section is not None and "not known (0.90 to 2.00 times as fast)" in section.body
 
 
 @pytest.mark.parametrize(
-    ("more", "epochs", "said"),
+    ("more", "epochs", "between", "said"),
     [
-        (2.0, 3, "after 3 epochs"), (2.0, None, "never"), (-2.0, 0, "from the start"),
-        (-2.0, None, "never (ready sooner, slower by the epoch)"),
+        (2.0, 3, (1.01, 2.0), "after 3 epochs"), (2.0, None, (0.8, 0.99), "never"),
+        (-2.0, 0, (1.01, 2.0), "from the start"),
+        (-2.0, None, (0.8, 0.99), "never (ready sooner, slower by the epoch)"),
+        *(
+            (more, epochs, (0.8, 1.1), "not known (0.80 to 1.10 times as fast)")
+            for more, epochs in ((2.0, 140), (2.0, None), (-2.0, 0))
+        ),
     ],
 )  # fmt: skip
-def test_when_a_set_up_has_paid_in_words(more: float, epochs: int | None, said: str) -> None:
-    assert claims.pays({"setup_more": more, "epochs": epochs}) == said
+def test_when_a_set_up_has_paid_in_words(
+    more: float, epochs: int | None, between: tuple[float, float], said: str
+) -> None:
+    row = {"setup_more": more, "epochs": epochs, "between": between}
+    assert payback.pays(row) == said
+
+
+def test_when_a_set_up_pays_is_of_the_seeds_that_were_run_in_both(
+    planted: tuple[Comparison, MadeUp],
+) -> None:
+    """A place without its slow seed does not save what that seed takes elsewhere."""
+    done, _ = planted
+    few = {seed: done.places["cpu:2"].outcomes[seed] for seed in (0, 1)}
+    one = replace(
+        done, places={**done.places, "cpu:2": replace(done.places["cpu:2"], outcomes=few)}
+    )
+    row = one.break_even()[0]
+    assert (row["place"], row["saved_an_epoch"]) == ("cpu:2", 15.0 - 7.5)
+    assert row["between"] == (2.0, 2.0) and row["setup_more"] == 3.0
+    other = replace(done.places["cpu:2"], outcomes={7: done.places["cpu:2"].outcomes[0]})
+    assert replace(one, places={**one.places, "cpu:2": other}).break_even()[0]["place"] != "cpu:2"
 
 
 def test_models_that_learnt_nothing_do_not_show_that_places_converge_alike(
@@ -644,6 +722,29 @@ def test_models_that_learnt_nothing_do_not_show_that_places_converge_alike(
     assert verdict(alike, "Losses")[0] == "open"
     assert "alike, at chance" in summary(alike)
     assert "not shown to be better than chance: cpu:1 (seed 1)" in lead(alike)
+
+
+@pytest.mark.parametrize("answer", [-1.0, 1.0])
+def test_models_of_one_answer_do_not_show_that_places_converge_alike(
+    planted: tuple[Comparison, MadeUp], tmp_path: Path, answer: float
+) -> None:
+    done, _ = planted
+    runs = {}
+    for name in ("cpu:1", "cpu:2"):
+        runs[name] = replace(done.places[name], folder=tmp_path)
+        for seed in done.seeds:
+            scores = Scores.read(done.places[name].run_folder(seed) / "scores.csv")
+            off = 9 * answer if (name, seed) == ("cpu:2", 1) else 0  # the films' order stays
+            runs[name].run_folder(seed).mkdir()
+            moved = replace(scores, logit=scores.logit + off)
+            moved.write(runs[name].run_folder(seed) / "scores.csv")
+    alike = replace(done, places=runs)
+    assert alike.places["cpu:1"].one_answer == [] and alike.places["cpu:2"].one_answer == [1]
+    held, said = verdict(alike, "Losses")
+    assert held == "open" and said.endswith("; but some models answer every film alike")
+    assert "alike, one answer" in summary(alike) and "at chance" not in summary(alike)
+    assert "every validation film gets the same answer at one half: cpu:2 (seed 1)." in lead(alike)
+    assert "same answer" not in lead(only(done, "cpu:1", "cpu:2"))
 
 
 @pytest.mark.parametrize(
@@ -664,6 +765,35 @@ def test_small_ratios_keep_two_figures(ratio: float, shown: str) -> None:
     assert speed.times(ratio) == shown
 
 
+def test_the_first_table_is_of_a_parallel_place_where_there_is_one(
+    planted: tuple[Comparison, MadeUp], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done, _ = planted
+    slow = deepcopy(done.places["cpu:2"])
+    for epochs in slow.epochs.values():
+        for epoch in epochs:
+            epoch["seconds"] *= 9
+    one = done.places["cpu:1"]
+    at = {"cpu:1": one, "reference": replace(one, name="reference"), "cpu:2": slow}
+
+    def titles(*names: str) -> list[str]:
+        made = tables(replace(done, places={name: at[name] for name in names}))
+        return [made[f"table-{number}"].title.split(",")[0] for number in (1, 2)]
+
+    alone = "Table 2. Training on cpu:1"
+    assert titles("cpu:1", "reference", "cpu:2") == ["Table 1. Training on cpu:2", alone]
+    assert titles("cpu:1", "reference") == ["Table 1. Training on reference", alone]
+    assert titles("cpu:1") == ["Table 1. Training on cpu:1", alone]
+
+
+def test_a_table_of_values_has_six_figures_and_whole_numbers(tmp_path: Path) -> None:
+    cells = [0.20800000000000002, 1234567.8, 123456.0, 99999.96, 12.0, 1e-5, None, 7, "x"]
+    heads = tuple(f"h{k}" for k in range(len(cells)))
+    Table("t", "T", heads, [cells], ("",) * len(cells)).write(tmp_path)
+    written = (tmp_path / "t.csv").read_text().splitlines()[1]
+    assert written == "0.208,1234568,123456,100000,12,1e-05,,7,x"
+
+
 def test_a_margin_that_was_stated_is_part_of_the_command(
     planted: tuple[Comparison, MadeUp],
 ) -> None:
@@ -671,6 +801,30 @@ def test_a_margin_that_was_stated_is_part_of_the_command(
     assert "--margin" not in again(compared)
     stated = replace(compared, margins={**compared.margins, "val_loss": 0.2})
     assert again(stated).endswith(" --margin val_loss=0.2")
+
+
+def test_the_page_says_which_runs_were_gone_on_with(
+    planted: tuple[Comparison, MadeUp], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compared, _ = planted
+    made = tables(compared)
+    assert "gone on with" not in places(compared, made).body
+    for seed in (0, 2):
+        monkeypatch.setitem(compared.places["cpu:2"].found[seed], "resumed", True)
+    said = "Interrupted and gone on with: cpu:2 (seed 0, 2). Their set-up is that of the first"
+    assert said in places(compared, made).body
+
+
+def test_more_threads_than_cores_are_a_remark(
+    planted: tuple[Comparison, MadeUp], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compared = only(planted[0], "cpu:1", "cpu:2")
+    said = "4 threads for 2 cores: they wait for each other"
+    monkeypatch.setitem(compared.places["cpu:2"].environment, "threads", 2)
+    assert compared.places["cpu:2"].remark == ""
+    monkeypatch.setitem(compared.places["cpu:2"].environment, "processes", 2)
+    assert said in summary(compared) and f"cpu:2 has {said}" in lead(compared)
+    assert [row[-1] for row in places_table(compared).rows] == ["", said]
 
 
 def test_a_baseline_that_was_not_measured_is_told(planted: tuple[Comparison, MadeUp]) -> None:
@@ -786,8 +940,34 @@ def test_the_command_ends_with_a_code_where_a_run_failed_and_none_where_a_place_
 def test_nothing_measured_is_refused_with_the_reasons(
     films: Manifest, made_up: MadeUp, tmp_path: Path
 ) -> None:
-    with pytest.raises(Refused, match="it broke"):
-        comparing.compare(films, ("cuda", "reference"), overrides=SMALL, out=tmp_path / "c")
+    out = tmp_path / "c"
+    with pytest.raises(Refused) as refused:
+        comparing.compare(films, ("cuda", "reference"), overrides=SMALL, out=out)
+    assert str(refused.value) == (
+        f"no place could be measured: {out} (cuda: no such place here: cuda; reference: seed 0: it "
+        f"broke). Go on with hilum compare --resume {out}."
+    )
+    absent = tmp_path / "absent"
+    with pytest.raises(Refused) as refused:
+        comparing.compare(films, ("cuda", "cuda:2"), overrides=SMALL, out=absent)
+    assert str(refused.value).endswith("; cuda:2: no such place here: cuda).")
+
+
+def test_a_full_disk_in_every_place_is_told_with_one_way_on(
+    films: Manifest, made_up: MadeUp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(job: Job) -> Outcome:
+        return Outcome("failed", f"the disk is full. Free some space. {job.resume_line}.")
+
+    monkeypatch.setattr(made_up, "outcome", full)
+    out = tmp_path / "c"
+    with pytest.raises(Refused) as refused:
+        comparing.compare(films, ("cpu:1", "cpu:2"), overrides=SMALL, out=out)
+    assert str(refused.value) == (
+        f"no place could be measured: {out} (cpu:1: seed 0: the disk is full. Free some space; "
+        f"cpu:2: seed 0: the disk is full. Free some space). Go on with hilum compare --resume "
+        f"{out}."
+    )
 
 
 def test_wrong_usage_is_told_before_anything_is_done(films: Manifest, tmp_path: Path) -> None:
@@ -812,6 +992,44 @@ def test_wrong_usage_is_told_before_anything_is_done(films: Manifest, tmp_path: 
     (out / "mine.txt").write_text("x")
     with pytest.raises(FolderTaken):
         comparing.compare(films, ["cpu:1", "reference"], out=out)
+
+
+@pytest.mark.parametrize(
+    ("precision", "one", "two"),
+    [
+        ("float32", "cpu:2", "cpu:2@float32"), ("bfloat16", "cpu:2@bfloat16", "cpu:2"),
+        ("float32", "cuda", "cuda@float32"), ("auto", "reference", "reference@float32"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("command", ["compare", "reproduce"])
+def test_a_place_that_says_what_the_recipe_says_is_the_same_place(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str, precision: str, one: str,
+    two: str,
+) -> None:  # fmt: skip
+    out = str(tmp_path / "c")
+    asked = [command, str(tmp_path), "--on", one, "--on", two, "--out", out]
+    assert run([*asked, "--set", f'training.precision="{precision}"']) == 2
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        f"hilum: the same place twice: {two} is {one} here. Name it once."
+    )
+    assert not (tmp_path / "c").exists()
+
+
+def test_places_that_differ_in_precision_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "has_bfloat16", lambda: True)
+    monkeypatch.setattr(machine, "cores", lambda: 2)
+    free, fixed = (
+        Recipe.load("paper2021", [f'training.precision="{precision}"'])
+        for precision in ("auto", "bfloat16")
+    )
+    both = ("cpu:2", "cpu:2@float32", "cpu:2@bfloat16")
+    assert several(both, free) == both
+    assert several(both[:2], fixed) == both[:2]
+    assert "cpu:2@bfloat16" in default_places(free)
+    assert several(default_places(fixed), fixed)[-1] == "cuda"
+    assert among(("cpu:1", "cpu:2"), "cpu@bfloat16", fixed) == "cpu:2"
+    with pytest.raises(UsageError, match="not among the places: cpu:2@bfloat16"):
+        among(("cpu:1", "cpu:2"), "cpu@bfloat16", free)
 
 
 def test_the_command_refuses_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
@@ -891,6 +1109,8 @@ def test_a_real_comparison(films: Manifest, tmp_path: Path) -> None:
     assert found["setup_seconds"] > 0.3 and len(found["epochs"]) == 1
     assert found["environment"]["threads"] == 1
     assert "the reference cannot train this recipe" in done.places["reference"].reason
+    assert done.places["reference"].status == "skipped" and done.failed == []
+    assert (tmp_path / "c" / "report.html").read_text().count("the reference cannot train") == 1
     if "cuda" in done.places:
         assert done.places["cuda"].status == "skipped"
     assert (tmp_path / "c" / "runs" / "cpu-1-seed0" / "model.hilum" / "bundle.json").is_file()
@@ -903,10 +1123,9 @@ def test_a_real_comparison(films: Manifest, tmp_path: Path) -> None:
 
     kept.unlink()
     there = tmp_path / "c" / "machine.json"
-    for content, said in (('"Another, 64 cores"', "Another, 64 cores"), ("{", "not known")):
-        there.write_text(content)
-        with pytest.raises(Refused, match=rf"another machine: {tmp_path}/c \({said}; here: "):
-            comparing.resume(tmp_path / "c")
+    there.write_text('{"machine": "Another, 64 cores"}')
+    with pytest.raises(Refused, match=rf"conditions: {tmp_path}/c \(there: Another, 64 cores, "):
+        comparing.resume(tmp_path / "c")
     there.unlink()
 
     kept.with_name("cpu-1-seed0-setup.json").unlink()  # and by hand from the start

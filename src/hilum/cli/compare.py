@@ -118,8 +118,7 @@ def summary(comparison: Comparison) -> str:
             continue
         ratios = (comparison.speed_up(name, over) for over in comparison.baselines)
         verdict = _verdict({e.verdict for e in comparison.equivalences.get(name, {}).values()})
-        if comparison.at_chance(name):
-            verdict += ", at chance"
+        verdict = ", ".join([verdict, *comparison.doubts(name)])
         rows.append(
             [
                 name,
@@ -128,7 +127,7 @@ def summary(comparison: Comparison) -> str:
                 f"{at.setup():.1f}",
                 *("–" if r is None else times(r["ratio"]) for r in ratios),
                 "baseline" if name == comparison.baseline else verdict,
-                at.reason,
+                at.remark,
             ]
         )
     over = [f"× {name}" for name in comparison.baselines]

@@ -33,7 +33,9 @@ def resolve(on: str | None, recipe: Recipe) -> Place:
     Raises
     ------
     UsageError
-        There is no such place, or the reference is asked for what it does not do.
+        There is no such place.
+    PlaceUnfit
+        The reference is asked for what it does not do.
     PlaceUnavailable
     """
     if on is None:

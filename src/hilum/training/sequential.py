@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from hilum.errors import UsageError
+from hilum.errors import PlaceUnfit
 from hilum.networks.reference import Adam, ReferenceNetwork
 from hilum.training.augment import augment
 from hilum.training.graph import scale
@@ -20,7 +20,7 @@ from hilum.training.recipe import Recipe
 
 
 def check(recipe: Recipe) -> None:
-    """Raise ``UsageError`` for a recipe that asks for what the reference does not do."""
+    """Raise ``PlaceUnfit`` for a recipe that asks for what the reference does not do."""
     wanted = {
         "network.name": (recipe.network.name, "paper2021"),
         "optimiser.name": (recipe.optimiser.name, "adam"),
@@ -30,7 +30,7 @@ def check(recipe: Recipe) -> None:
     }
     for key, (found, needed) in wanted.items():
         if found != needed:
-            raise UsageError(
+            raise PlaceUnfit(
                 f"the reference cannot train this recipe: {key} = {found!r}. It takes "
                 f"{needed!r}; use --recipe paper2021, or --on cpu."
             )
@@ -49,7 +49,7 @@ class ReferenceLearner:
 
     Raises
     ------
-    UsageError
+    PlaceUnfit
         The recipe asks for what the reference does not do.
     """
 

@@ -139,11 +139,20 @@ def spread(runs: Mapping[int, Sequence[Mapping[str, Any]]]) -> dict[str, float]:
 
 def flipped(first: NDArray[np.float64], second: NDArray[np.float64]) -> int:
     """Films (of n logits each) that two models decide otherwise at probability one half."""
+    return int((_decided(first) != _decided(second)).sum())
+
+
+def one_answer(logits: NDArray[np.float64]) -> bool:
+    """Whether a model decides all of its films (n logits) alike at probability one half, so that
+    its accuracy is the share of one class and agrees with that of any other such model."""
+    return len(set(_decided(logits))) == 1
+
+
+def _decided(logits: NDArray[np.float64]) -> NDArray[np.object_]:
     from hilum.decision import Calibration, decide
     from hilum.training.loop import HALF
 
-    one, two = (decide(Calibration().probability(z), HALF) for z in (first, second))
-    return int((one != two).sum())
+    return decide(Calibration().probability(logits), HALF)
 
 
 def flips_between_places(

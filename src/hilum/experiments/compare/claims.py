@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from html import escape
-from typing import Any
 
 from hilum import report
 from hilum.experiments.compare.comparison import Comparison
-from hilum.experiments.compare.speed import times
+from hilum.experiments.compare.payback import known, pays
+from hilum.experiments.compare.speed import bounds, times
 from hilum.experiments.compare.tables import seconds
 from hilum.machine import Place
 from hilum.report import Section
@@ -55,7 +55,7 @@ def _faster(comparison: Comparison) -> Row:
             if ratio is not None:
                 said.append(f"{escape(name)} over {escape(over)}: {times(ratio['ratio'])} ×")
                 if over == comparison.baseline:
-                    least.append(_at_least(ratio))
+                    least.append(bounds(ratio)[0])
     if not said:
         return claim, "not measured", "no parallel place beside another"
     best = max(least, default=0.0)
@@ -63,13 +63,6 @@ def _faster(comparison: Comparison) -> Row:
     if len(comparison.seeds) == 1:
         said.append("a single run has no interval, its slowest epoch decides")
     return claim, verdict, "; ".join(said)
-
-
-def _at_least(ratio: Mapping[str, Any] | None) -> float:
-    """The lower end of a speed-up's interval; of a single run, which has none, its least epoch."""
-    if ratio is None:
-        return 0.0
-    return float(ratio["least"] if ratio["low"] is None else ratio["low"])
 
 
 def _alike(comparison: Comparison) -> Row:
@@ -91,8 +84,13 @@ def _alike(comparison: Comparison) -> Row:
         )
         if (names := verdicts.get(key))
     )
-    if any(map(comparison.at_chance, comparison.equivalences)):
-        return claim, "open", f"{said}; but some models are not shown to be better than chance"
+    doubts = {word for name in comparison.equivalences for word in comparison.doubts(name)}
+    if "at chance" in doubts:
+        said += "; but some models are not shown to be better than chance"
+    if "one answer" in doubts:
+        said += "; but some models answer every film alike"
+    if doubts:
+        return claim, "open", said
     if set(verdicts) == {"alike"}:
         return claim, "held", said
     if "different" in verdicts:
@@ -191,7 +189,8 @@ def _pays(comparison: Comparison) -> Row:
     if not rows:
         return claim, "not measured", "no parallel place beside the baseline"
     said = [
-        f"{escape(row['place'])}: {seconds(row['setup_more'], '+')} s, pays {pays(row)}"
+        f"{escape(row['place'])}: {seconds(row['setup_more'], '+')} s, "
+        f"{'pays' if known(row) else 'when it pays is'} {pays(row)}"
         for row in rows
     ]
     enough = comparison.recipe.training.epochs
@@ -199,20 +198,11 @@ def _pays(comparison: Comparison) -> Row:
         row["setup_more"] > 0
         and row["epochs"] is not None
         and row["epochs"] <= enough
-        and _at_least(comparison.speed_up(row["place"], row["over"])) > 1
+        and row["between"][0] > 1
         for row in rows
     )
     said[-1] += f" (held: extra time, paid within the {enough} epochs)"
     return claim, "held" if held else "in part", "; ".join(said)
-
-
-def pays(row: Mapping[str, Any]) -> str:
-    """When a place's set-up has paid, in words: a row of ``Comparison.break_even``."""
-    if row["epochs"] is None:
-        return "never" + (" (ready sooner, slower by the epoch)" if row["setup_more"] <= 0 else "")
-    if row["epochs"] == 0:
-        return "from the start"
-    return f"after {row['epochs']:,} epoch{'s' if row['epochs'] > 1 else ''}"
 
 
 def _shares(comparison: Comparison, *parts: str) -> dict[str, float]:

@@ -13,14 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hilum import machine
 from hilum.datasets.cache import Cache
 from hilum.datasets.index import open_data
 from hilum.datasets.manifest import Manifest
 from hilum.errors import DiskFull, Interrupted, Refused, UsageError, nearest, require
 from hilum.experiments.compare.agreement import MARGINS
-from hilum.experiments.compare.comparison import At, Comparison, run_name
+from hilum.experiments.compare.comparison import Comparison
 from hilum.experiments.compare.jobs import Job, Outcome, perform
+from hilum.experiments.compare.places import among, several
+from hilum.experiments.compare.runs import At, run_name
 from hilum.experiments.compare.sample import of_films
 from hilum.machine import Place
 from hilum.progress import SILENT, Progress
@@ -109,11 +110,11 @@ def compare(
     Interrupted
         ``resume`` goes on from there.
     """
-    places = several(on)
+    if not isinstance(recipe, Recipe):
+        recipe = Recipe.load(recipe, (*CHANGES, *overrides))
+    places = several(on, recipe)
     if baseline is not None:
-        (baseline,) = canonical([baseline])
-        if baseline not in places:
-            raise UsageError(f"the baseline is not among the places: {baseline}. Add --on.")
+        baseline = among(places, baseline, recipe)
     if seeds < 1:
         raise UsageError(f"at least one seed is needed: {seeds}.")
     for name, margin in (margins or {}).items():
@@ -121,8 +122,6 @@ def compare(
             raise UsageError(f"no such measure: {name}. {nearest(name, MARGINS)}")
         if not 0 < margin < math.inf:
             raise UsageError(f"a margin is a positive number: {margin} for {name}.")
-    if not isinstance(recipe, Recipe):
-        recipe = Recipe.load(recipe, (*CHANGES, *overrides))
     check(recipe)
     folder = Path(out) if out is not None else dated_folder("compare")
     plan = Plan(places, tuple(range(seeds)), baseline, {**MARGINS, **(margins or {})}, breakdown)
@@ -165,28 +164,6 @@ def resume(folder: Path | str, *, progress: Progress = SILENT) -> Comparison:
         return _go(folder, plan, manifest, recipe, None, progress)
 
 
-def several(on: Sequence[str]) -> tuple[str, ...]:
-    """Places that can be compared, by their full names: two or more."""
-    places = canonical(on)
-    if len(places) < 2:
-        raise UsageError("one place cannot be compared: name two or more with --on.")
-    return places
-
-
-def canonical(on: Sequence[str]) -> tuple[str, ...]:
-    """Places by their full names, ``cpu`` as ``cpu:2``; the same one twice is refused."""
-    names: list[str] = []
-    for text in on:
-        place = Place.parse(text)
-        if place.kind == "cpu":
-            place = place.resolved()
-        name = str(place)
-        if name in names:
-            raise UsageError(f"the same place twice: {text} is {name} here. Name it once.")
-        names.append(name)
-    return tuple(names)
-
-
 @stoppable()
 def _go(
     folder: Path,
@@ -222,8 +199,7 @@ def _go(
         folder, manifest, recipe, plan.seeds, plan.baseline, plan.margins, places
     )
     if not comparison.measured:
-        why = "; ".join(f"{name}: {at.reason}" for name, at in places.items())
-        raise Refused(f"no place could be measured: {folder} ({why})")
+        raise Refused(_nothing(folder, plan, places))
     if comparison.replaced:
         progress.warn(comparison.replaced)
     try:
@@ -233,6 +209,16 @@ def _go(
     return comparison
 
 
+def _nothing(folder: Path, plan: Plan, places: Mapping[str, At]) -> str:
+    """Why no place was measured, in one line: a reason each, and once how to go on where a run
+    failed, which a reason may say as well."""
+    way = f" {_job(folder, plan.places[0], plan.seeds[0]).resume_line}."
+    reasons = {name: at.reason.replace(way, "").rstrip(".") for name, at in places.items()}
+    why = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
+    failed = any(at.status == "failed" for at in places.values())
+    return f"no place could be measured: {folder} ({why}).{way if failed else ''}"
+
+
 def _absent(at: At) -> bool:
     return any(outcome.status == "skipped" for outcome in at.outcomes.values())
 
@@ -240,7 +226,14 @@ def _absent(at: At) -> bool:
 def _train(folder: Path, place: str, seed: int, plan: Plan, progress: Progress) -> Outcome:
     number = plan.seeds.index(seed) * len(plan.places) + plan.places.index(place) + 1
     progress.say(f"\n{place}, seed {seed}: run {number} of {len(plan.seeds) * len(plan.places)}")
-    job = Job(
+    outcome = perform(_job(folder, place, seed), progress)
+    if outcome.status != "done":
+        progress.warn(f"{place}, seed {seed}: {outcome.status}: {outcome.reason}")
+    return outcome
+
+
+def _job(folder: Path, place: str, seed: int) -> Job:
+    return Job(
         kind="train",
         folder=folder / "runs" / run_name(place, seed),
         place=place,
@@ -248,10 +241,6 @@ def _train(folder: Path, place: str, seed: int, plan: Plan, progress: Progress) 
         manifest=folder / "films.csv",
         seed=seed,
     )
-    outcome = perform(job, progress)
-    if outcome.status != "done":
-        progress.warn(f"{place}, seed {seed}: {outcome.status}: {outcome.reason}")
-    return outcome
 
 
 def _breakdown(folder: Path, at: At, progress: Progress) -> Outcome:
@@ -268,14 +257,3 @@ def _breakdown(folder: Path, at: At, progress: Progress) -> Outcome:
     if outcome.status != "done":
         progress.warn(f"{at.name}: where its time goes was not measured: {outcome.reason}")
     return outcome
-
-
-def default_places() -> tuple[str, ...]:
-    """The places of the paper's comparison as far as this machine can have them, and ``cuda``."""
-    cores = machine.cores()
-    names = ["cpu:1"]
-    if cores > 1:
-        names += [f"cpu:{cores}", f"cpu:{cores}x1"]
-    if machine.has_bfloat16():
-        names.append(f"cpu:{cores}@bfloat16")
-    return (*names, "cuda")

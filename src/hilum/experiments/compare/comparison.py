@@ -2,136 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Any
 
 import hilum
 from hilum.datasets.manifest import Manifest
-from hilum.evaluation.scores import Scores
 from hilum.experiments.compare import agreement, speed
 from hilum.experiments.compare.agreement import Equivalence
-from hilum.experiments.compare.jobs import Outcome
+from hilum.experiments.compare.runs import At, By
 from hilum.machine import Place
 from hilum.training.recipe import Recipe
 
 FORMAT = 1
-By = Literal["epoch", "step"]
-_KEY: dict[By, str] = {"epoch": "seconds", "step": "ms_per_step"}
-
-
-@dataclass(eq=False)
-class At:
-    """One place: its runs by seed, and where its time goes.
-
-    Attributes
-    ----------
-    name : as asked for, threads filled in
-    outcomes : by seed
-    parts : the outcome of the breakdown, None where it was not asked for
-    """
-
-    name: str
-    folder: Path
-    outcomes: dict[int, Outcome] = field(default_factory=dict)
-    parts: Outcome | None = None
-
-    @property
-    def found(self) -> dict[int, dict[str, Any]]:
-        """What each finished run found, by seed."""
-        return {seed: o.found for seed, o in self.outcomes.items() if o.status == "done"}
-
-    @property
-    def status(self) -> str:
-        """``done``: at least one run is; else what became of the first."""
-        if self.found:
-            return "done"
-        return next((o.status for o in self.outcomes.values()), "failed")
-
-    @property
-    def reason(self) -> str:
-        """Why a run is missing, with the seed of one that failed; empty where none is."""
-        for seed, outcome in self.outcomes.items():
-            if outcome.status == "skipped":
-                return outcome.reason
-            if outcome.status == "failed":
-                return f"seed {seed}: {outcome.reason}"
-        return ""
-
-    @property
-    def environment(self) -> dict[str, Any]:
-        environment: dict[str, Any] = next(iter(self.found.values()))["environment"]
-        return environment
-
-    @property
-    def epochs(self) -> dict[int, list[dict[str, Any]]]:
-        """The epochs of each finished run, by seed."""
-        return {seed: found["epochs"] for seed, found in self.found.items()}
-
-    @property
-    def unlearnt(self) -> list[int]:
-        """Seeds whose finished model is not better than chance."""
-        return [seed for seed, found in self.found.items() if found.get("chance")]
-
-    def times(self, by: By, seeds: Sequence[int] | None = None) -> NDArray[np.float64]:
-        """Seconds an epoch or ms a step of all epochs of these seeds, one after another."""
-        chosen = self.epochs if seeds is None else {s: self.epochs[s] for s in seeds}
-        return np.array([e[_KEY[by]] for epochs in chosen.values() for e in epochs], np.float64)
-
-    def mean(self, key: str) -> list[float | None]:
-        """A column of the table of epochs: each epoch's mean over the seeds."""
-        found: list[float | None] = []
-        for epoch in zip(*self.epochs.values(), strict=False):
-            values = [row[key] for row in epoch]
-            found.append(None if None in values else float(np.mean(values)))
-        return found
-
-    def setup(self) -> float:
-        """Mean seconds from the start of the process to the first step."""
-        return float(np.mean([f["setup_seconds"] for f in self.found.values()]))
-
-    def films_per_second(self) -> float:
-        """Films learnt from in a second of training steps."""
-        one = next(iter(self.found.values()))
-        return float(one["films"] / (one["steps"] * self.times("step").mean() / 1e3))
-
-    @cached_property
-    def logits(self) -> dict[int, NDArray[np.float64]]:
-        """The finished models' logits on the validation films, by seed."""
-        found = {}
-        for seed in self.found:
-            scores = Scores.read(self.run_folder(seed) / "scores.csv")
-            found[seed] = scores.logit[np.array(scores.part) == "validation"]
-        return found
-
-    def run_folder(self, seed: int) -> Path:
-        """The run folder of one seed."""
-        return self.folder / run_name(self.name, seed)
-
-    def as_dict(self) -> dict[str, Any]:
-        content: dict[str, Any] = {
-            "place": self.name, "status": self.status, "reason": self.reason or None,
-        }  # fmt: skip
-        if self.status != "done":
-            return content
-        return content | {
-            "environment": self.environment,
-            "seconds_an_epoch": speed.summary(self.times("epoch")),
-            "ms_a_step": speed.summary(self.times("step")),
-            "films_a_second": round(self.films_per_second(), 3),
-            "setup_seconds": speed.summary([f["setup_seconds"] for f in self.found.values()]),
-            "breakdown": self.parts.found if self.parts and self.parts.found else None,
-            "spread_over_seeds": agreement.spread(self.epochs),
-            "runs": [
-                {"seed": seed, "status": o.status, "reason": o.reason or None, **o.found}
-                for seed, o in self.outcomes.items()
-            ],
-        }
 
 
 @dataclass(frozen=True, eq=False)
@@ -196,17 +81,26 @@ class Comparison:
     @property
     def fastest(self) -> str:
         """The measured place with the least seconds an epoch."""
-        return min(self.measured, key=lambda name: self.measured[name].times("epoch").mean())
+        return self.fastest_of(self.measured)
+
+    def fastest_of(self, names: Iterable[str]) -> str:
+        """The one of these measured places with the least seconds an epoch."""
+        return min(names, key=lambda name: self.places[name].times("epoch").mean())
 
     @property
     def parallel(self) -> list[str]:
         """Measured places that compute on more than one core."""
         return [name for name in self.measured if Place.parse(name).parallel]
 
-    def at_chance(self, name: str) -> bool:
-        """Whether this place or the baseline has a model that learnt nothing: that two such
-        models agree does not show that training does."""
-        return bool(self.places[name].unlearnt or self.places[self.baseline].unlearnt)
+    def doubts(self, name: str) -> list[str]:
+        """What is wrong with models of this place or the baseline, ``at chance`` or ``one answer``:
+        that two such models agree does not show that training does."""
+        both = (self.places[name], self.places[self.baseline])
+        found = {
+            "at chance": any(at.at_chance for at in both),
+            "one answer": any(at.one_answer for at in both),
+        }
+        return [word for word, is_so in found.items() if is_so]
 
     def shared_seeds(self, one: str, two: str) -> list[int]:
         return sorted(self.places[one].found.keys() & self.places[two].found.keys())
@@ -232,22 +126,29 @@ class Comparison:
         return found
 
     def break_even(self) -> list[dict[str, Any]]:
-        """Set-up against the time saved, over the baseline."""
+        """Set-up against the time saved, over the baseline, of the seeds that were run in both.
+
+        ``between`` is what the speed-up lies between (``speed.bounds``): where that holds 1, the
+        ``epochs`` that follow from the means are not sure.
+        """
         base = self.places[self.baseline]
         found = []
         for name, at in self.measured.items():
-            if name == self.baseline:
+            ratio = self.speed_up(name, self.baseline)
+            if name == self.baseline or ratio is None:
                 continue
-            times = (float(a.times("epoch").mean()) for a in (at, base))
-            seconds, usual = times
+            seeds = self.shared_seeds(name, self.baseline)
+            seconds, usual = (float(a.times("epoch", seeds).mean()) for a in (at, base))
+            setup, usual_setup = at.setup(seeds), base.setup(seeds)
             found.append(
                 {
                     "place": name,
                     "over": self.baseline,
-                    "setup_seconds": round(at.setup(), 3),
-                    "setup_more": round(at.setup() - base.setup(), 3),
+                    "setup_seconds": round(setup, 3),
+                    "setup_more": round(setup - usual_setup, 3),
                     "saved_an_epoch": round(usual - seconds, 3),
-                    "epochs": speed.break_even(at.setup(), seconds, base.setup(), usual),
+                    "between": speed.bounds(ratio),
+                    "epochs": speed.break_even(setup, seconds, usual_setup, usual),
                 }
             )
         return found
@@ -318,8 +219,3 @@ class Comparison:
                 "between_seeds": self.flips_by_seed,
             },
         }
-
-
-def run_name(place: str, seed: int) -> str:
-    """The folder of a run: ``cpu-2x1-bfloat16-seed0``."""
-    return f"{place.replace(':', '-').replace('@', '-')}-seed{seed}"

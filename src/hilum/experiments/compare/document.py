@@ -13,6 +13,7 @@ from hilum import report
 from hilum.datasets.manifest import number_of
 from hilum.experiments.compare import figures
 from hilum.experiments.compare.comparison import Comparison
+from hilum.experiments.compare.runs import in_words
 from hilum.experiments.compare.sections import between, sections
 from hilum.experiments.compare.speed import times
 from hilum.experiments.compare.tables import seconds, tables
@@ -102,15 +103,20 @@ def warnings(comparison: Comparison) -> list[str]:
             found.append(f"{name} was not measured: {at.reason}")
         elif at.reason:
             found.append(f"{name} was measured in part: {at.reason}")
-    unlearnt = [
-        f"{name} (seed {', '.join(map(str, at.unlearnt))})"
-        for name, at in comparison.measured.items()
-        if at.unlearnt
-    ]
-    if unlearnt:
+        if at.crowded:
+            found.append(f"{name} has {at.crowded}, and every step takes longer.")
+    chance = in_words({name: at.at_chance for name, at in comparison.measured.items()})
+    if chance:
         found.append(
-            f"not shown to be better than chance: {', '.join(unlearnt)}. That such models agree "
-            "says nothing of convergence."
+            f"not shown to be better than chance: {chance}. That such models agree says nothing "
+            "of convergence."
+        )
+    alike = in_words({name: at.one_answer for name, at in comparison.measured.items()})
+    if alike:
+        found.append(
+            f"every validation film gets the same answer at one half: {alike}. The accuracy of "
+            "such models is the share of one class: that it agrees says nothing, nor do their "
+            "flipped decisions."
         )
     return found
 

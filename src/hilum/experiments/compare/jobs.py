@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import IO, Any, Literal
 
 from hilum import machine
-from hilum.errors import Refused
+from hilum.experiments.compare import conditions
 from hilum.progress import Progress
 from hilum.storage import write_json
 
@@ -89,7 +89,8 @@ class Outcome:
 
     Attributes
     ----------
-    status : ``done``; ``skipped``: there is no such place here; ``failed``
+    status : ``done``; ``skipped``: there is no such place here, or it cannot train this recipe;
+        ``failed``
     reason : why it is not done, in one line
     found : what the process measured (see ``worker``)
     """
@@ -105,7 +106,7 @@ def perform(job: Job, progress: Progress) -> Outcome:
     Raises
     ------
     Refused
-        The whole was begun on another machine: times of two are not compared.
+        The whole was begun under other conditions: times of two are not compared.
     KeyboardInterrupt
         After the process has been ended; a training has kept its last epoch.
     """
@@ -114,7 +115,7 @@ def perform(job: Job, progress: Progress) -> Outcome:
         progress.say("  measured before; kept")
         return before
     job.folder.parent.mkdir(parents=True, exist_ok=True)
-    _same_machine(job.whole)
+    conditions.hold(job.whole)
     log = job.folder.with_name(f"{job.folder.name}.log")
     with log.open("a", encoding="utf-8") as stderr:
         process = subprocess.Popen(
@@ -147,23 +148,6 @@ def _kept(job: Job) -> Outcome | None:
         return Outcome(**json.loads(job.kept.read_text("utf-8")))
     except (OSError, ValueError, TypeError):
         return None
-
-
-def _same_machine(whole: Path) -> None:
-    kept = whole / "machine.json"
-    here = f"{machine.processor()}, {machine.cores()} cores"
-    try:
-        there = json.loads(kept.read_text("utf-8"))
-    except FileNotFoundError:
-        write_json(kept, here)
-        return
-    except (OSError, ValueError):
-        there = "not known"
-    if there != here:
-        raise Refused(
-            f"begun on another machine: {whole} ({there}; here: {here}); times of two machines are "
-            "not compared. Go on there, or begin anew here with another --out."
-        )
 
 
 def _follow(lines: IO[str], progress: Progress) -> Outcome | None:

@@ -8,11 +8,12 @@ from typing import Any
 
 from hilum import report
 from hilum.experiments import paper
-from hilum.experiments.compare import claims
+from hilum.experiments.compare import claims, payback
 from hilum.experiments.compare.agreement import MARGINS, WORDS, Equivalence, spread
 from hilum.experiments.compare.comparison import Comparison
+from hilum.experiments.compare.runs import in_words
 from hilum.experiments.compare.speed import times
-from hilum.experiments.compare.tables import Table, paper_tables, precision_of, seconds
+from hilum.experiments.compare.tables import Table, paper_tables, precision_of
 from hilum.report import Section
 
 VERDICTS = {
@@ -33,7 +34,7 @@ def sections(
         speed(comparison, made, drawn),
         convergence(comparison, made, drawn),
         where_time_goes(comparison, drawn),
-        setting_up(comparison),
+        payback.section(comparison),
         one_by_one(made),
         method(comparison),
     ]
@@ -66,9 +67,20 @@ def places(comparison: Comparison, made: dict[str, Table]) -> Section:
         "that were run in both. Set-up runs "
         "from the start of the process to its first step, with films decoded and kernels built "
         "beforehand; memory is the largest resident set of one process while it trained.</p>"
-        "<h3>The machine</h3>" + report.table(["", "here", "the paper's"], rows, kind="text")
+        + _resumed(comparison)
+        + "<h3>The machine</h3>"
+        + report.table(["", "here", "the paper's"], rows, kind="text")
     )
     return Section("Places", body, "places")
+
+
+def _resumed(comparison: Comparison) -> str:
+    """Which runs came to their end in a later process than they began in."""
+    runs = in_words({name: at.resumed for name, at in comparison.measured.items()})
+    return runs and (
+        f"<p>Interrupted and gone on with: {escape(runs)}. Their set-up is that of the first "
+        "process; what the later ones took to get ready is in no figure.</p>"
+    )
 
 
 def _gpu(comparison: Comparison) -> str:
@@ -280,26 +292,6 @@ def _unlike(looked: dict[str, dict[str, Any]]) -> str:
     )
 
 
-def setting_up(comparison: Comparison) -> Section | None:
-    """Set-up, and when it has paid."""
-    base = comparison.places[comparison.baseline]
-    rows = [[f"{escape(comparison.baseline)} (baseline)", f"{base.setup():.1f}", "", "", ""]]
-    for row in comparison.break_even():
-        rows.append(
-            [
-                escape(row["place"]),
-                f"{row['setup_seconds']:.1f}",
-                seconds(row["setup_more"], "+"),
-                seconds(row["saved_an_epoch"], "+"),
-                claims.pays(row),
-            ]
-        )
-    if len(rows) == 1:
-        return None
-    heads = ["place", "set-up s", "more than the baseline's", "s saved an epoch", "pays"]
-    return Section("Setting up, and when it pays", report.table(heads, rows), "setup")
-
-
 def one_by_one(made: dict[str, Table]) -> Section:
     """Tables 1 and 2."""
     body = "".join(
@@ -318,10 +310,9 @@ def method(comparison: Comparison) -> Section:
         "memory. An epoch's seconds hold training and validation; a step's milliseconds training "
         "alone. The training loss is weighted by class and augmented, so it does not compare with "
         "the validation loss.</p>"
-        "<p>Speed-ups are ratios of mean times over the same epochs of the same seeds; their "
-        "intervals (Student’s t) are over runs, whose epochs share a process and an hour. A "
-        "neighbour on the machine can make any epoch slower: least and most are told for that "
-        "reason.</p>"
+        "<p>Speed-ups are ratios of mean times, with a 95 % interval over the runs (Student's t of "
+        "the logarithms of their ratios). A neighbour on the machine can make any epoch slower: "
+        "least and most are told for that reason.</p>"
         "<p>Validation losses and accuracies are at probability one half of the network's own "
         "output, as Keras counts them. The decisions that are compared are those of the exported "
         "graphs.</p>"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -58,6 +58,13 @@ def speed_up(slow: Sequence[ArrayLike], fast: Sequence[ArrayLike]) -> dict[str, 
         "n": len(a),
         "method": "Student's t over the runs' log ratios" if len(runs) > 1 else "one run",
     }
+
+
+def bounds(ratio: Mapping[str, Any]) -> tuple[float, float]:
+    """What a speed-up lies between, as far as is known: its interval; of a single run, which has
+    none, its least and its most epoch."""
+    low, high = ("least", "most") if ratio["low"] is None else ("low", "high")
+    return float(ratio[low]), float(ratio[high])
 
 
 def times(ratio: float) -> str:

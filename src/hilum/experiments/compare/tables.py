@@ -11,7 +11,8 @@ from typing import Any
 
 from hilum import report
 from hilum.experiments import paper
-from hilum.experiments.compare.comparison import At, Comparison
+from hilum.experiments.compare.comparison import Comparison
+from hilum.experiments.compare.runs import At
 from hilum.experiments.compare.speed import times
 from hilum.experiments.paper import PaperEpoch
 from hilum.storage import atomic_write
@@ -43,7 +44,7 @@ class Table:
     beside: list[list[Cell]] | None = None
 
     def write(self, folder: Path) -> None:
-        """``NAME.csv`` (plain values) and ``NAME.md`` (as for people)."""
+        """``NAME.csv`` (plain values, six figures) and ``NAME.md`` (as for people)."""
         heads, plain = list(self.heads), [list(row) for row in self.rows]
         shown = [self._shown(row) for row in self.rows]
         if self.beside is not None:
@@ -55,7 +56,7 @@ class Table:
         with atomic_write(folder / f"{self.name}.csv", "w") as stream:
             table = csv.writer(stream, lineterminator="\n")
             table.writerow(heads)
-            table.writerows(["" if cell is None else cell for cell in row] for row in plain)
+            table.writerows(map(_plain, row) for row in plain)
         with atomic_write(folder / f"{self.name}.md", "w") as stream:
             stream.write(f"{self.title}\n\n")
             for line in (heads, ["---"] + ["--:"] * (len(heads) - 1), *shown):
@@ -91,6 +92,13 @@ class Table:
         ]  # fmt: skip
 
 
+def _plain(cell: Cell) -> str | int:
+    """A cell of a CSV file: six figures of a number, and never fewer than its whole part has."""
+    if isinstance(cell, float):
+        return f"{cell:.0f}" if abs(cell) >= 1e5 else f"{cell:.6g}"
+    return "" if cell is None else cell
+
+
 def seconds(value: float, sign: str = "") -> str:
     """Seconds for people: two figures of what is short, and no ``-0.0``."""
     digits = 1 if abs(value) >= 9.95 else 2 if abs(value) >= 0.995 else 3
@@ -99,10 +107,8 @@ def seconds(value: float, sign: str = "") -> str:
 
 def tables(comparison: Comparison) -> dict[str, Table]:
     """The paper's tables 1 to 5 from what was measured here, and all epochs as one table."""
-    measured = comparison.measured
-    first, second = comparison.fastest, comparison.baseline
-    if first == second:  # nothing is faster than the baseline: show it beside the next
-        first = next((name for name in measured if name != second), second)
+    measured, second = comparison.measured, comparison.baseline
+    first = _parallel(comparison)
     beside = paper.CURVES if comparison.recipe.network.name == "paper2021" else {}
     made = [
         _one("table-1", 1, measured[first], beside.get("GPU"), "GPU"),
@@ -131,6 +137,14 @@ def tables(comparison: Comparison) -> dict[str, Table]:
         places_table(comparison),
     ]  # fmt: skip
     return {table.name: table for table in made}
+
+
+def _parallel(comparison: Comparison) -> str:
+    """The place of table 1, the paper's parallel one: the fastest of those that compute on several
+    cores, else of all beside the baseline; the baseline where it is alone."""
+    others = [name for name in comparison.measured if name != comparison.baseline]
+    parallel = [name for name in others if name in comparison.parallel]
+    return comparison.fastest_of(parallel or others or [comparison.baseline])
 
 
 _COLUMNS = (
@@ -245,7 +259,7 @@ def places_table(comparison: Comparison) -> Table:
                 at.setup(),
                 max(memory, default=None),
                 *(None if r is None else r["ratio"] for r in ratios),
-                at.reason,
+                at.remark,
             ]
         )
     forms = ("", "", "", "", "s", ".1f", ",.1f", ".1f", ",.0f", *["x"] * len(baselines), "")

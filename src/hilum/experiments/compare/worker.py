@@ -18,7 +18,7 @@ from dataclasses import asdict
 from typing import Any
 
 from hilum import machine
-from hilum.errors import HilumError, PlaceUnavailable, Refused
+from hilum.errors import HilumError, PlaceUnavailable, PlaceUnfit, Refused
 from hilum.experiments.compare.jobs import Job, Outcome
 from hilum.machine import Place
 from hilum.storage import write_json
@@ -40,7 +40,7 @@ def main() -> int:
     try:
         found = _train(job, began) if job.kind == "train" else _breakdown(job)
         outcome = Outcome("done", found=found)
-    except PlaceUnavailable as error:
+    except (PlaceUnavailable, PlaceUnfit) as error:  # to try again would not help
         outcome = Outcome("skipped", str(error))
     except HilumError as error:  # its run is not gone on with alone: the comparison would miss it
         alone = Run(job.folder).resume_line

@@ -14,6 +14,7 @@ from hilum.datasets.manifest import Manifest
 from hilum.errors import Interrupted, Refused, UsageError
 from hilum.experiments.compare import compare as comparing
 from hilum.experiments.compare.comparison import Comparison
+from hilum.experiments.compare.places import default_places, several
 from hilum.experiments.compare.sample import of_films
 from hilum.experiments.reproduce import wishes as wishing
 from hilum.experiments.reproduce.matrix import Judged, judge
@@ -142,8 +143,9 @@ def reproduce(
     """
     settings = settings or Settings()
     folder = Path(out) if out is not None else dated_folder("reproduce")
-    comparing.several(settings.on or comparing.default_places())
-    comparing.check(Recipe.load("paper2021", settings.overrides()))
+    recipe = Recipe.load("paper2021", settings.overrides())
+    several(settings.on or default_places(recipe), recipe)
+    comparing.check(recipe)
     with begun(folder, way_on=lambda: comparing.way_on(folder, "reproduce")):
         folder = folder.resolve()
         manifest = open_data(data, progress=progress, **options)
@@ -170,7 +172,7 @@ def _go(folder: Path, data: Manifest, settings: Settings, progress: Progress) ->
         comparison = _compared(
             folder / "comparison",
             manifest,
-            settings.on or comparing.default_places(),
+            settings.on or default_places(Recipe.load("paper2021", settings.overrides())),
             settings.seeds,
             settings.overrides(),
             progress,
