@@ -15,7 +15,6 @@ import click
 from hilum import __version__, machine
 from hilum.cli.display import plain
 from hilum.errors import HilumError, memory_full, missing_extra, nearest
-from hilum.native import library
 
 # name: (where it is, one line for the list). Nothing is imported before it is called.
 COMMANDS = {
@@ -95,7 +94,10 @@ def run(arguments: list[str]) -> int:
     # Before numpy loads, so that its maths library takes the granted cores, not the host's.
     machine.default_threads()
     try:
-        library.check_switch()
+        if "HILUM_KERNELS" in os.environ:  # the library is slow to import for nothing
+            from hilum.native import library
+
+            library.check_switch()
         code = hilum.main(args=arguments, prog_name="hilum", standalone_mode=False)
         return code if isinstance(code, int) else 0
     except HilumError as error:
