@@ -95,4 +95,21 @@ def test_warnings_are_text_and_absent_when_there_are_none() -> None:
 
 def test_a_table_without_heads_has_no_head() -> None:
     assert "<thead" not in report.table(["", ""], [["a", "b"]])
-    assert '<th scope="row">a</th><td>b</td>' in report.table(["x", "y"], [["a", "b"]])
+    assert '<th scope="row">a</th><td>1</td>' in report.table(["x", "y"], [["a", "1"]])
+    assert "<tbody></tbody>" in report.table(["x", "y"], [])
+
+
+def test_columns_of_words_are_told_from_figures() -> None:
+    heads = ["place", "status", "s", "× cpu:1", "why"]
+    rows = [
+        ["cpu:1", "measured", "1.2<i>91</i>", "–", "it is the place that others are held against"],
+        ["cuda", "not measured", "–", "–", "<b>no</b> such"],
+    ]
+    found = report.table(heads, rows)
+    assert '<th scope="col" class="words short">status</th><th scope="col">s</th>' in found
+    assert '<td class="words short">not measured</td><td>–</td><td>–</td>' in found
+    assert '<td class="words"><b>no</b> such</td>' in found
+    assert "<td>1.2<i>91</i></td>" in found and '<th scope="row">cuda</th>' in found
+    style = (Path(report.__file__).parent / "report.css").read_text("utf-8")
+    assert re.search(r"td\.words[^{]*{ text-align: left; }", style)
+    assert re.search(r"td\.short { white-space: nowrap; }", style)

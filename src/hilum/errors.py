@@ -9,6 +9,7 @@
     │   ├── TooManyUnreadable       3   more broken films than the stated share
     │   ├── MissingExtra            3   an optional install is needed
     │   ├── PlaceUnavailable        3   no such processor here
+    │   ├── MemoryFull              3   less memory is granted than is needed
     │   ├── Locked                  3   another run holds this folder
     │   ├── FolderTaken             3   the folder holds another result
     │   ├── BundleRefused           3   a model that was changed, is newer or not one
@@ -20,11 +21,13 @@
     └── Interrupted                 130 by the user; a run can be resumed
 
 Each message is one line for people: what is wrong: which thing. What to do.
-Anything that is not a ``HilumError`` is a defect of hilum's (exit code 1).
+Anything that is not a ``HilumError`` is a defect of hilum's (exit code 1), but for a memory that
+ran out (``memory_full``) and a package that is missing (``missing_extra``).
 """
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterable
 from difflib import get_close_matches
 from importlib.util import find_spec
@@ -106,6 +109,31 @@ def require(extra: str) -> None:
 
 class PlaceUnavailable(Refused):
     pass
+
+
+class MemoryFull(Refused):
+    pass
+
+
+# How it is said where it is no error of its own: by torch on a CPU, ONNX Runtime (twice), the
+# loader of libraries, and where a thread's stack finds no room.
+_MEMORY_FULL = ("can't allocate memory", "std::bad_alloc", "Failed to allocate memory",
+                "failed to map segment", "can't start new thread",
+                "pthread_create failed")  # fmt: skip
+
+
+def memory_full(error: BaseException) -> MemoryFull | None:
+    """The line for an error that says that the main memory ran out; None for any other."""
+    said = str(error)
+    starts = [at for words in _MEMORY_FULL if (at := said.find(words)) >= 0]
+    known = isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM
+    if not known and not starts:
+        return None
+    words = said[min(starts, default=0) :].split("\n")[0][:100]
+    return MemoryFull(
+        f"there is not enough memory{f' ({words})' if words else ''}. Take fewer "
+        "processes or workers, a smaller batch or smaller films, or grant more memory."
+    )
 
 
 class Locked(Refused):

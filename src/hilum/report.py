@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from html import escape
+from html import escape, unescape
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,6 +35,8 @@ INK = {
     "ill": "#b8433f",
     "band": "#dbe7ee",
 }
+
+SHORT = 16  # letters of a cell that is kept on one line: "not measured"
 
 
 @contextmanager
@@ -144,16 +146,30 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]], *, kind: str = ""
     heads : one a column; all empty for a table without a head
     kind : a class of report.css: ``text``, ``matrix``, ``tall``, ``how``
     """
-    head = "".join(f'<th scope="col">{cell}</th>' for cell in heads)
+    kinds = ["", *map(_kind, list(zip(*rows, strict=True))[1:])] if rows else [""] * len(heads)
+    head = "".join(f'<th scope="col"{k}>{cell}</th>' for k, cell in zip(kinds, heads, strict=True))
     head = f"<thead><tr>{head}</tr></thead>" if any(heads) else ""
     body = "".join(
-        f'<tr><th scope="row">{row[0]}</th>' + "".join(f"<td>{c}</td>" for c in row[1:]) + "</tr>"
+        f'<tr><th scope="row">{row[0]}</th>'
+        + "".join(f"<td{k}>{c}</td>" for k, c in zip(kinds[1:], row[1:], strict=True))
+        + "</tr>"
         for row in rows
     )
     return (
         f'<div class="scroll {kind}"><table class="{kind}">{head}'
         f"<tbody>{body}</tbody></table></div>"
     )
+
+
+def _kind(column: Sequence[str]) -> str:
+    """The class of a column's cells: ``words`` where it has words and no figures, ``short`` too
+    where they go on one line; nothing for figures."""
+    texts = [unescape(re.sub("<[^>]*>", "", cell)).strip() for cell in column]
+    if any(re.match(r"[-+−×]?[.\d]", text) for text in texts) or not any(
+        text[:1].isalpha() for text in texts
+    ):
+        return ""
+    return f' class="words{" short" if max(map(len, texts)) <= SHORT else ""}"'
 
 
 def facts(pairs: Sequence[tuple[str, str]]) -> str:

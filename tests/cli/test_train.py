@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+
 import pytest
 
 pytest.importorskip("torch")
@@ -20,6 +22,32 @@ def test_a_wrong_option_is_told_before_a_film_is_looked_at(tmp_path, capsys, opt
     said = capsys.readouterr().err
     assert said.startswith("hilum: ") and "drawn by patient" not in said
     assert not (tmp_path / "run").exists()
+
+
+def test_a_second_place_is_refused(tmp_path, capsys):
+    assert run(["train", str(tmp_path), "--on", "cpu:1", "--on", "cpu:2"]) == 2
+    said = capsys.readouterr().err
+    assert "--on is given 2 times" in said and "hilum compare" in said
+
+
+def test_what_is_said_beside_a_bar_goes_above_it(capsys):
+    from rich.console import Console
+
+    screen = io.StringIO()
+    terminal = Terminal()
+    terminal._live = True
+    terminal._console = Console(file=screen, force_terminal=True, highlight=False, width=60)
+    with terminal.stage("finishing", 2) as advance:
+        advance(1)
+        terminal.warn(f"[bold]{'long ' * 20}end")
+        advance(1)
+    seen = screen.getvalue()
+    line = next(one for one in seen.splitlines() if "warning:" in one)
+    # The bar was erased before the line, which is whole and as it was given, and drawn behind it.
+    assert line.index("\x1b[2K") < line.index("warning:") and line.endswith("end")
+    assert "[bold]long" in line and "finishing" in seen.split("long end")[1]
+    terminal.warn("afterwards")
+    assert capsys.readouterr().err.endswith("afterwards\n")
 
 
 def test_numbers_of_a_training_that_runs_away_do_not_run_together(capsys):

@@ -3,16 +3,28 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import replace
+from html import unescape
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from hilum import report
 from hilum.datasets.manifest import Manifest
-from hilum.errors import FolderTaken, UsageError
+from hilum.decision import Estimate
+from hilum.errors import FolderTaken, Refused, UsageError
 from hilum.experiments import paper
+from hilum.experiments.compare import tables
 from hilum.experiments.compare.jobs import Job
-from hilum.experiments.reproduce import matrix, reproduce, reread, wishes
+from hilum.experiments.reproduce import (
+    closing,
+    figures,
+    matrix,
+    reproduce,
+    reread,
+    shortened,
+    wishes,
+)
 from hilum.experiments.reproduce.reproduce import Settings
 from hilum.training.recipe import Recipe
 
@@ -41,6 +53,15 @@ def test_the_papers_figures_fit_each_other() -> None:
     assert (round(accuracy.low or 0, 3), round(accuracy.high or 0, 3)) == (0.903, 0.944)
     means = [sum(e.seconds for e in epochs) / 10 for epochs in (paper.GPU, paper.CPU)]
     assert means == [91.3, 559.6]
+
+
+def test_the_papers_tables_are_shown_as_they_were_printed() -> None:
+    made = tables.paper_tables()
+    first = {name: made[name].rows[0] for name in ("paper-3", "paper-4", "paper-5")}
+    assert first["paper-3"] == [1, 0.5762, 0.2825, 0.4927, 0.2566]
+    assert first["paper-4"] == [1, 0.7623, 0.9308, 0.7721, 0.9058]
+    assert first["paper-5"] == [1, 91, 0.34, 578, 2]
+    assert paper.GPU[0].val_loss == 0.2828  # in table 1
 
 
 def test_the_judged_part_is_named_for_what_it_is(films: Manifest) -> None:
@@ -97,6 +118,51 @@ def test_the_paper_from_start_to_end(films: Manifest, inside: list[Job], tmp_pat
     for slip in paper.SLIPS:
         assert slip[0] in again
     assert "1,040" in again and "6.13, by epoch 5.70 to 6.48" in again
+    for text in (page, again):
+        assert "left out: " not in text
+    assert "the closing wishes, 1 epoch in place of 5, 94 pixels a side in place of 128" in page
+    assert f"judged on {len(judged)} films of the published test part" in page
+
+    bare = replace(done, sequential=None, wishes=None)
+    missing = [line for line in shortened.sentences(bare) if line.startswith("left out: ")]
+    assert ["--sequential-films 0" in missing[0], "--no-wishes" in missing[1]] == [True, True]
+    assert missing[0] in unescape(reread.page(bare))
+
+
+def made_up_wishes(auroc: Estimate) -> wishes.Wishes:
+    rows = wishes.settings(128, wishes.SHARES, wishes.SIZES, wishes.WIDTHS)
+    accuracy = Estimate(0.8, 0.5, 0.9, 87, "Wilson")
+    points = {
+        s: wishes.Point(s, int(s.share * 100), int(s.share * 200), 1, 1.0, accuracy, auroc)
+        for row in rows.values()
+        for s in row
+    }
+    return wishes.Wishes(128, "the validation part", "cpu:1", points, rows)
+
+
+@pytest.mark.parametrize(
+    ("auroc", "why"),
+    [
+        (Estimate(0.9, 0.8, 0.95, 87, "patient bootstrap"), None),
+        (Estimate(0.9, None, None, 87, "patient bootstrap"), "one draw in twenty had none"),
+        (Estimate(0.9, None, None, 87, "no interval: all bootstrap draws agree"), "gave the same"),
+        (Estimate(None, None, None, 87, "not defined on these films"), "all of one class"),
+    ],
+)
+def test_the_closing_wishes_say_on_what_they_are_judged(auroc: Estimate, why: str | None) -> None:
+    found = made_up_wishes(auroc)
+    body = closing.section(found, closing.table(found), "<svg></svg>").body
+    assert "judged on 87 films of the validation part, the accuracy at one half" in body
+    assert ("An AUROC has no interval (–) where" in body) == (why is not None)
+    assert (why or "") in body
+
+
+def test_the_legend_of_the_wishes_covers_no_interval() -> None:
+    with report.plot_style():
+        figure = figures.wishes(made_up_wishes(Estimate(0.9, 0.2, 1.0, 87, "patient bootstrap")))
+        figure.draw_without_rendering()
+        covered = figure.legends[0].get_window_extent()
+        assert not any(covered.overlaps(axes.get_window_extent()) for axes in figure.axes)
 
 
 def test_settings_survive_their_file_and_a_wrong_folder_is_told(tmp_path: Path) -> None:
@@ -104,6 +170,24 @@ def test_settings_survive_their_file_and_a_wrong_folder_is_told(tmp_path: Path) 
     assert Settings.read(tmp_path) == SMALL
     with pytest.raises(UsageError, match="no reproduction was begun"):
         reproduce.resume(tmp_path / "none")
+    (tmp_path / "plan.json").write_text(json.dumps({"format": 1, "places": ["cpu:1"]}))
+    with pytest.raises(UsageError, match="goes on with hilum compare --resume"):
+        reproduce.resume(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "content", ["", '{"format": 1, "seeds"', "[]", "7", '{"format": 1, "x": 2}']
+)
+def test_a_damaged_plan_is_told_as_one(content: str, tmp_path: Path) -> None:
+    (tmp_path / "plan.json").write_text(content)
+    with pytest.raises(Refused, match=r"cannot be read: .*plan\.json \(damaged\)\. Put back"):
+        reproduce.resume(tmp_path)
+
+
+def test_a_plan_that_cannot_be_opened_is_told_as_one(tmp_path: Path) -> None:
+    (tmp_path / "plan.json").mkdir()
+    with pytest.raises(Refused, match=r"plan\.json \(Is a directory\)"):
+        reproduce.resume(tmp_path)
 
 
 def test_one_that_has_not_ended_says_how_to_go_on(films: Manifest, tmp_path: Path) -> None:

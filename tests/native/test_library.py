@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from hilum import machine
+from hilum.errors import UsageError
 from hilum.native import library
 
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
@@ -47,6 +48,17 @@ def test_kernels_are_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HILUM_KERNELS", "off")
     assert library.load.__wrapped__("films") == (None, "HILUM_KERNELS=off")
     assert library._expected.__wrapped__("films") is None
+
+
+@pytest.mark.parametrize("value", ["", "on", "off", None])
+def test_the_switch_takes_on_and_off(value: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HILUM_KERNELS", raising=False)
+    if value is not None:
+        monkeypatch.setenv("HILUM_KERNELS", value)
+    library.check_switch()
+    monkeypatch.setenv("HILUM_KERNELS", "0")
+    with pytest.raises(UsageError, match="HILUM_KERNELS is '0'"):
+        library.check_switch()
 
 
 @needs_compiler

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -22,7 +23,7 @@ from hilum.errors import DiskFull, Interrupted, NonFiniteLoss, WorkerLost
 from hilum.machine import Place
 from hilum.progress import Progress
 from hilum.storage import lock
-from hilum.training import group, leader
+from hilum.training import group, leader, worker
 from hilum.training.factors import few
 from hilum.training.learner import new_network
 from hilum.training.recipe import Recipe
@@ -200,6 +201,58 @@ def test_a_defect_of_a_worker_is_a_defect(
     assert wait or "7" in said  # what is no event is a library's own word
     assert all(worker.stdout is not None and worker.stdout.closed for worker in started)
     assert threading.active_count() <= before
+
+
+WARNS = """
+from hilum.training.worker import Telling
+with Telling().stage("epoch 1", 2) as advance:
+    Telling().warn("there are no kernels")
+"""
+
+
+def test_a_workers_warning_reaches_the_leaders_progress(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    class Heard(Progress):
+        warnings: list[str] = []  # noqa: RUF012
+
+        def warn(self, text: str) -> None:
+            self.warnings.append(text)
+
+    def start(folder: Path, rank: int, *given: int) -> subprocess.Popen[str]:
+        pipe = subprocess.PIPE
+        command = [sys.executable, "-c", WARNS if rank == 0 else ""]
+        return subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True)
+
+    monkeypatch.setattr(leader, "_start", start)
+    leader.lead(Run(tmp_path), Place("cpu", 2, 1, "float32"), Heard())
+    assert Heard.warnings == ["there are no kernels"]
+    assert capfd.readouterr().err == ""
+
+
+def test_a_listener_that_cannot_start_hides_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start(*given: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        leader.lead(Run(tmp_path), Place("cpu", 2, 1, "float32"), Progress())
+
+
+def test_a_worker_without_memory_is_no_defect(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def work(*given: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("hilum.training.train.work", work)
+    monkeypatch.setattr(threading.Thread, "start", lambda self: None)
+    monkeypatch.setenv("RANK", "1")
+    assert worker.main(str(tmp_path)) == 3
+    told = capfd.readouterr()
+    assert json.loads(told.out)["error"] == "MemoryFull" and told.err == ""
 
 
 def test_workers_end_with_their_leader(tmp_path: Path) -> None:

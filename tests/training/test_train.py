@@ -520,6 +520,16 @@ class TestPlacement:
         peak, estimate = map(int, found.stdout.split())
         assert 0.75 < estimate / peak < 1.7, (estimate >> 20, peak >> 20)
 
+    def test_a_full_memory_is_not_taken_for_a_size_that_does_not_fit(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def full(*given: object) -> None:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate")
+
+        monkeypatch.setattr(memory.nn.Module, "__call__", full)
+        with pytest.raises(RuntimeError, match="can't allocate"):
+            memory.outputs_a_film(recipe_of(), 128)
+
     def test_processes_take_memory_of_their_own(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(memory.machine, "memory_bytes", lambda: 24 << 30)
         assert memory.check_memory(recipe_of(), Place("cpu", 8, 1, "float32")) < 2 << 30

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import select
 import signal
 import sys
 import traceback
@@ -13,7 +14,7 @@ import click
 
 from hilum import __version__, machine
 from hilum.cli.display import plain
-from hilum.errors import HilumError, missing_extra, nearest
+from hilum.errors import HilumError, memory_full, missing_extra, nearest
 
 # name: (where it is, one line for the list). Nothing is imported before it is called.
 COMMANDS = {
@@ -93,6 +94,10 @@ def run(arguments: list[str]) -> int:
     # Before numpy loads, so that its maths library takes the granted cores, not the host's.
     machine.default_threads()
     try:
+        if "HILUM_KERNELS" in os.environ:  # the library is slow to import for nothing
+            from hilum.native import library
+
+            library.check_switch()
         code = hilum.main(args=arguments, prog_name="hilum", standalone_mode=False)
         return code if isinstance(code, int) else 0
     except HilumError as error:
@@ -106,14 +111,23 @@ def run(arguments: list[str]) -> int:
         if isinstance(error.__cause__, EOFError):  # click takes the end of any file for Ctrl-C
             return _defect(error.__cause__)
         return _say("interrupted.", 130)
-    except BrokenPipeError:
-        sys.stderr.close()  # the reader (head, less) has gone; nothing is wrong
-        return 0
+    except SystemExit:  # how click ends at a broken pipe, before anyone else sees it
+        if _nobody_reads():
+            return 0
+        raise
     except Exception as error:
         extra = missing_extra(error) if isinstance(error, ModuleNotFoundError) else None
-        if extra is not None:
-            return _say(str(extra), extra.exit_code)
+        told = extra or memory_full(error)
+        if told is not None:
+            return _say(plain(str(told)), told.exit_code)
         return _defect(error)
+
+
+def _nobody_reads() -> bool:
+    """Whether the reader of stdout (head, less) has gone; then nothing is wrong."""
+    stdout = select.poll()
+    stdout.register(1, 0)
+    return any(happened & (select.POLLERR | select.POLLHUP) for _, happened in stdout.poll(0))
 
 
 def _where(error: click.ClickException) -> str:

@@ -50,6 +50,7 @@ class Terminal(Progress):
         self._live = not quiet and sys.stderr.isatty()
         self._heads: set[str] = set()
         self._console: Console | None = None
+        self._bars = 0  # that are on the screen now
 
     @property
     def console(self) -> Console:
@@ -82,11 +83,15 @@ class Terminal(Progress):
         ]
         with bars.Progress(*columns, console=self.console, transient=True) as display:
             task = display.add_task(name, total=total)
+            self._bars += 1
 
             def advance(steps: int = 1) -> None:
                 display.update(task, advance=steps)
 
-            yield advance
+            try:
+                yield advance
+            finally:
+                self._bars -= 1
 
     def _plain(self, name: str, total: int | None) -> Iterator[Callable[[int], None]]:
         start, done = time.monotonic(), 0
@@ -102,11 +107,11 @@ class Terminal(Progress):
 
     def say(self, text: str) -> None:
         if not self.quiet:
-            click.echo("\n".join(map(plain, text.split("\n"))), err=True)
+            self._print("\n".join(map(plain, text.split("\n"))))
 
     def warn(self, text: str) -> None:
         label = click.style("warning:", fg="yellow", bold=True) if self._live else "warning:"
-        click.echo(f"{label} {plain(text)}", err=True)
+        self._print(f"{label} {plain(text)}")
 
     def row(self, table: str, values: dict[str, object]) -> None:
         if self.quiet:
@@ -116,7 +121,7 @@ class Terminal(Progress):
         if table not in self._heads:
             self._heads.add(table)
             head = "".join(f"{heading:>{width}}" for _, heading, width, _ in columns)
-            click.echo(click.style(head, bold=True) if self._live else head, err=True)
+            self._print(click.style(head, bold=True) if self._live else head)
         cells = []
         for key, _, width, form in columns:
             value = values.get(key)
@@ -124,7 +129,16 @@ class Terminal(Progress):
             if len(text) >= width and isinstance(value, float):  # a training that runs away
                 text = f"{value:.1e}"
             cells.append(f"{text:>{width}}")
-        click.echo("".join(cells), err=True)
+        self._print("".join(cells))
+
+    def _print(self, text: str) -> None:
+        """A text on stderr; above the bar where there is one, which would be torn else."""
+        if not self._bars:
+            click.echo(text, err=True)
+            return
+        from rich.text import Text
+
+        self.console.print(Text.from_ansi(text), soft_wrap=True)
 
 
 def _nothing(steps: int = 1) -> None:

@@ -103,6 +103,23 @@ allow_modified = click.option(
 )
 
 
+def once(way_on: str) -> Callable[[click.Context, click.Parameter, tuple[str, ...]], str | None]:
+    """For an option with ``multiple``: its value, refused where it was given twice, since the last
+    one would win in silence.
+
+    Parameters
+    ----------
+    way_on : what to do, as a sentence
+    """
+
+    def only(_: click.Context, option: click.Parameter, given: tuple[str, ...]) -> str | None:
+        if len(given) > 1:
+            raise click.UsageError(f"{option.opts[0]} is given {len(given)} times. {way_on}")
+        return given[0] if given else None
+
+    return only
+
+
 def nothing_beside_resume(what: str) -> None:
     """Refuse what was given beside ``--resume``: a run goes on as it was begun.
 

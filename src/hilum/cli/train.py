@@ -14,7 +14,13 @@ from hilum.cli.display import print_json
 @click.command()
 @click.argument("data", nargs=-1, metavar="DATA...")
 @click.option("--recipe", default="fast", show_default=True, metavar="NAME|FILE", help="How.")
-@click.option("--on", metavar="PLACE", help="Where: cpu, cpu:2, cpu:2x1, cuda, reference, ...")
+@click.option(
+    "--on",
+    multiple=True,
+    callback=options.once("A training has one place; hilum compare trains in several."),
+    metavar="PLACE",
+    help="Where: cpu, cpu:2, cpu:2x1, cuda, reference, ...",
+)
 @click.option("--seed", type=int, help="Of everything random (default: the recipe's, 0).")
 @click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Change the recipe.")
 @click.option("--resume", type=click.Path(), metavar="RUN", help="Go on with a run folder.")

@@ -20,7 +20,7 @@ from functools import cache
 from pathlib import Path
 
 from hilum import machine, storage
-from hilum.errors import Refused
+from hilum.errors import Refused, UsageError
 
 FOLDER = Path(__file__).parent  # of the sources and their headers
 NAMES = ("films", "residual", "muon", "blocks")  # of the sources, and so of the libraries
@@ -44,6 +44,17 @@ CACHE_TROUBLE = (OSError, Refused, RuntimeError)
 
 class Unavailable(Exception):
     """There are no kernels here; the message says why."""
+
+
+def check_switch() -> None:
+    """Raise ``UsageError`` where ``HILUM_KERNELS`` is neither ``on`` nor ``off``: a slip of the pen
+    would leave the kernels on in silence."""
+    given = os.environ.get("HILUM_KERNELS", "")
+    if given not in ("", "on", "off"):
+        raise UsageError(
+            f"the environment's HILUM_KERNELS is {given!r}. It takes on or off; without it the "
+            "kernels are on."
+        )
 
 
 def level() -> str:

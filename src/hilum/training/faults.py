@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import distributed
 
-from hilum.errors import PlaceUnavailable, TrainingStopped
+from hilum.errors import PlaceUnavailable, TrainingStopped, memory_full
 from hilum.machine import Place
 from hilum.training import memory
 from hilum.training.recipe import Recipe
@@ -18,8 +18,8 @@ from hilum.training.run import Run
 _DEVICE = ("CUDA error", "CUDA driver error", "cuDNN error", "CUDNN_STATUS", "CUBLAS_STATUS",
            "NVML")  # fmt: skip
 
-# A full memory where it is no error of its own: cuBLAS's workspace, torch on a CPU.
-_FULL = ("CUBLAS_STATUS_ALLOC_FAILED", "can't allocate memory")
+# A full memory of a GPU where it is no error of its own: cuBLAS's workspace.
+_FULL = "CUBLAS_STATUS_ALLOC_FAILED"
 
 
 @contextmanager
@@ -50,9 +50,10 @@ def explained(run: Run, recipe: Recipe, place: Place) -> Iterator[None]:
 def out_of_memory(error: BaseException) -> bool:
     """Whether memory ran out, here or in what this error came from (a graph being captured)."""
     return any(
-        isinstance(e, torch.OutOfMemoryError | MemoryError)
+        isinstance(e, torch.OutOfMemoryError)
+        or memory_full(e) is not None
         or ("out of memory" in str(e) and device_lost(e))
-        or any(name in str(e) for name in _FULL)
+        or _FULL in str(e)
         for e in _chain(error)
     )
 

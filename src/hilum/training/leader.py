@@ -46,8 +46,9 @@ def lead(run: Run, place: Place, progress: Progress) -> None:
         for rank in range(place.processes):
             workers.append(_start(run.folder, rank, place.processes, store.port))
             given = rank, workers[rank], events
-            listeners.append(threading.Thread(target=_listen, args=given, daemon=True))
-            listeners[rank].start()
+            listener = threading.Thread(target=_listen, args=given, daemon=True)
+            listener.start()
+            listeners.append(listener)  # not before: one that never began cannot be waited for
         _follow(run, workers, events, progress)
     finally:
         _end(workers, listeners)
@@ -102,6 +103,8 @@ def _follow(
             elif "row" in event:
                 stages.close()
                 progress.row("training", event["row"])
+            elif "warn" in event:
+                progress.warn(event["warn"])
             elif "error" in event and failed is None:
                 failed = rebuilt(event["error"], event["text"])
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from hilum import machine
-from hilum.errors import PlaceUnavailable, RecipeError, Refused, UsageError
+from hilum.errors import PlaceUnavailable, RecipeError, Refused, UsageError, memory_full
 from hilum.machine import Place
 from hilum.native import library
 from hilum.training import group
@@ -28,6 +28,8 @@ def outputs_a_film(recipe: Recipe, *sizes: int) -> int:
     ------
     RecipeError
         The network does not take films of these sizes.
+    MemoryError, RuntimeError
+        There is not even memory for one film.
     """
     held = [0]
 
@@ -49,6 +51,8 @@ def outputs_a_film(recipe: Recipe, *sizes: int) -> int:
             with torch.no_grad():
                 shadow(torch.zeros(1, 1, size, size, device=device, dtype=torch.float64))
         except (RuntimeError, ValueError) as error:
+            if memory_full(error):
+                raise
             raise RecipeError(
                 f"the network does not take such films: {recipe.network.name} at {size} pixels "
                 f"({str(error).splitlines()[0]}). Change preprocessing.size or sizes.phases."

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from hilum.errors import HilumError
+from hilum.errors import HilumError, memory_full
 from hilum.progress import Progress
 from hilum.training.run import Run
 
@@ -41,7 +41,7 @@ class Telling(Progress):
         tell(row=values)
 
     def warn(self, text: str) -> None:
-        sys.stderr.write(f"{text}\n")
+        tell(warn=text)
 
 
 def tell(**event: object) -> None:
@@ -66,12 +66,20 @@ def main(folder: str) -> int:
     try:
         work(Run(Path(folder)), Telling() if os.environ["RANK"] == "0" else Progress())
     except HilumError as error:
-        tell(error=type(error).__name__, text=str(error))
-        return error.exit_code
-    except Exception:
+        return _told(error)
+    except Exception as error:
+        full = memory_full(error)
+        if full is not None:
+            return _told(full)
         traceback.print_exc()
         return 1
     return 0
+
+
+def _told(error: HilumError) -> int:
+    """The exit code of an error that the leader has been told."""
+    tell(error=type(error).__name__, text=str(error))
+    return error.exit_code
 
 
 if __name__ == "__main__":

@@ -32,6 +32,32 @@ def _cells(estimate: Any) -> list[Cell]:
     return [None] * 3 if estimate is None else [estimate.value, estimate.low, estimate.high]
 
 
+def _judged(found: Wishes) -> str:
+    """How many films they were judged on: ``87 films of ``; nothing where all failed."""
+    counts = sorted({p.accuracy.n for p in found.points.values() if p.accuracy is not None})
+    return f"{' or '.join(f'{n:,}' for n in counts)} films of " if counts else ""
+
+
+def _without_interval(found: Wishes) -> str:
+    """Why an AUROC stands without an interval, where one does."""
+    without = [
+        p.auroc
+        for p in found.points.values()
+        if p.auroc is not None and None in (p.auroc.low, p.auroc.high)
+    ]
+    reasons = []
+    if any(auroc.value is None for auroc in without):
+        reasons.append("the judged films are all of one class")
+    if any(auroc.value is not None and "no interval" in auroc.method for auroc in without):
+        reasons.append("all draws of patients gave the same")
+    if any(auroc.value is not None and "no interval" not in auroc.method for auroc in without):
+        reasons.append(
+            "the judged patients of one class are so few that more than one draw in twenty had "
+            "none of them"
+        )
+    return f"An AUROC has no interval (–) where {', or '.join(reasons)}." if reasons else ""
+
+
 def section(found: Wishes, made: Table, drawn: str) -> report.Section:
     """What they were, and how they came out."""
     body = (
@@ -41,10 +67,11 @@ def section(found: Wishes, made: Table, drawn: str) -> report.Section:
         "stays, since the paper’s schedule counts epochs), the size of the "
         f"films, the width of the network. One seed each, on {escape(found.place)}, films of "
         f"{found.size} × {found.size} where size is not what is varied, judged on "
-        f"{escape(found.part)} at one half.</p>"
+        f"{_judged(found)}{escape(found.part)}, the accuracy at one half.</p>"
         + report.figure(drawn, "Accuracy and AUROC, with 95 % intervals by patient.",
                         "fig-wishes", wide=True)
         + made.html(kind="", without=("remark",))
-        + "<p>One seed each: differences smaller than the intervals say nothing.</p>"
+        + f"<p>One seed each: differences smaller than the intervals say nothing. "
+        f"{_without_interval(found)}</p>"
     )  # fmt: skip
     return report.Section("The closing wishes", body, "wishes")

@@ -11,13 +11,11 @@ import numpy as np
 import hilum
 from hilum import report
 from hilum.datasets.cache import Cache
-from hilum.datasets.manifest import number_of
-from hilum.experiments import paper
 from hilum.experiments.compare.document import draw
 from hilum.experiments.compare.document import warnings as known_first
 from hilum.experiments.compare.sections import sections
 from hilum.experiments.compare.tables import Table, tables
-from hilum.experiments.reproduce import closing, figures, matrix, reread
+from hilum.experiments.reproduce import closing, figures, matrix, reread, shortened
 from hilum.experiments.reproduce.reproduce import Reproduction, Settings
 from hilum.films.picture import mosaic, png
 from hilum.names import hash_of
@@ -183,18 +181,6 @@ def _lead(done: Reproduction) -> str:
             (f"{ratio['ratio']:.2f} ×{said}",
              f"{escape(comparison.fastest)} over {escape(comparison.baseline)}; the paper 6.13")
         )  # fmt: skip
-    warnings = known_first(comparison)
-    recipe = comparison.recipe
-    epochs, size = recipe.training.epochs, recipe.preprocessing.size
-    if epochs != len(paper.GPU) or size != paper.SIZE:
-        warnings.append(
-            f"shortened: {number_of(epochs, 'epochs')} and {size} × {size} "
-            "pixels; the paper has "
-            f"{len(paper.GPU)} and {paper.SIZE} × {paper.SIZE}."
-        )
-    if done.manifest.notes.get("sampled"):
-        sampled = done.manifest.notes["sampled"]
-        warnings.append(f"shortened: {sampled['films']:,} of {sampled['of']:,} films.")
     return (
         f'<p class="lead">Mochurad, Dereviannyi and Antoniv (2021) trained one network on a GPU '
         f"and on a CPU. Here it is trained again on {len(done.manifest):,} films of the "
@@ -202,7 +188,7 @@ def _lead(done: Reproduction) -> str:
         f"{report.facts(facts)}<p>{NOT_A_DEVICE}</p>"
         '<p>What the paper really used, its slips and its claims: <a href="paper.html">'
         "paper.html</a>.</p>"
-        f"{report.warnings(warnings)}"
+        f"{report.warnings([*known_first(comparison), *shortened.sentences(done)])}"
     )
 
 

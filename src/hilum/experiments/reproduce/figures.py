@@ -189,7 +189,9 @@ def wishes(found: Wishes) -> Figure:
         axes.xaxis.set_minor_locator(NullLocator())
         axes.set_xlabel(words)
     panels[0].set_ylabel(f"on {found.part.split(' (')[0]}")
-    panels[0].legend(loc="lower right")
+    # Above the panels: whatever corner it took, an interval might lie there.
+    handles, words = panels[0].get_legend_handles_labels()
+    figure.legend(handles, words, loc="outside upper left", ncols=2)
     return figure
 
 

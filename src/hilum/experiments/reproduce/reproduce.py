@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -62,17 +63,26 @@ class Settings:
     @classmethod
     def read(cls, folder: Path) -> Settings:
         """Those of a folder that was begun; raises ``UsageError`` or ``Refused``."""
+        plan = folder / "plan.json"
         try:
-            content = json.loads((folder / "plan.json").read_text("utf-8"))
-            if content.pop("format") > FORMAT:
-                raise Refused(f"begun by a newer hilum: {folder / 'plan.json'}. Upgrade hilum.")
-            lists = {key: tuple(v) for key, v in content.items() if isinstance(v, list)}
-            return cls(**{**content, **lists})
-        except (OSError, ValueError, KeyError, TypeError):
-            raise UsageError(
-                f"no reproduction was begun there: {folder}. Give the folder that hilum reproduce "
-                "named; a comparison goes on with hilum compare --resume."
+            content = json.loads(plan.read_text("utf-8"))
+            if "places" not in content:  # which a comparison's has
+                if content.pop("format") > FORMAT:
+                    raise Refused(f"begun by a newer hilum: {plan}. Upgrade hilum.")
+                lists = {key: tuple(v) for key, v in content.items() if isinstance(v, list)}
+                return cls(**{**content, **lists})
+        except (FileNotFoundError, NotADirectoryError):
+            pass
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            why = os.strerror(error.errno or 5) if isinstance(error, OSError) else "damaged"
+            raise Refused(
+                f"the plan of the reproduction cannot be read: {plan} ({why}). Put back a copy, or "
+                "begin anew with another --out."
             ) from None
+        raise UsageError(
+            f"no reproduction was begun there: {folder}. Give the folder that hilum reproduce "
+            "named; a comparison goes on with hilum compare --resume."
+        )
 
     def overrides(self) -> list[str]:
         """Changes of the recipe ``paper2021``."""

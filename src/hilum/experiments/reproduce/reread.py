@@ -9,6 +9,7 @@ from hilum import report
 from hilum.experiments import paper
 from hilum.experiments.compare import claims
 from hilum.experiments.compare.claims import Row
+from hilum.experiments.reproduce import shortened
 from hilum.experiments.reproduce.matrix import paper_metrics
 from hilum.experiments.reproduce.reproduce import Reproduction
 from hilum.experiments.reproduce.wishes import Point
@@ -28,6 +29,7 @@ def page(done: Reproduction) -> str:
         f'<p class="lead">{escape(paper.SOURCE)}.</p><p>What the paper says, what its figures '
         "show, and what was measured when it was done again "
         '(<a href="report.html">report.html</a>). “Sure” is our judgement, with its reason.</p>'
+        + report.warnings(shortened.without_sequential(done))
     )
     foot = f"Made by hilum {hilum.__version__}. More on the method: docs/method.md."
     return report.page("The paper, read again", lead, sections, foot=foot)
@@ -168,9 +170,11 @@ def _network(done: Reproduction) -> Row:
 
 def _ends(done: Reproduction, claim: str, row: str, name: object) -> Row:
     """The ends of a row of the wishes; held where their intervals do not meet, in that order."""
-    points = [] if done.wishes is None else [p for p in done.wishes.of(row) if p.accuracy]
-    if len(points) < 2:
+    if done.wishes is None:
         return claim, "not measured", "the wishes were left out"
+    points = [p for p in done.wishes.of(row) if p.accuracy]
+    if len(points) < 2:
+        return claim, "not measured", "fewer than two of its trainings have a result"
     first, last = points[0], points[-1]
     said = "; ".join(f"{name(p)}: accuracy {p.accuracy}, AUROC {p.auroc}" for p in points)  # type: ignore[operator]
     return (
