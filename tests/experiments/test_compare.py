@@ -387,6 +387,7 @@ def test_an_operator_belongs_to_its_nearest_name_but_a_marked_range_comes_first(
     backward = event("autograd::engine::evaluate_function: ConvolutionBackward0", step)
     assert breakdown._part(event("aten::add", backward)) == "convolution"
     assert breakdown._part(event("FirstConvReluPool", step)) == "convolution"
+    assert breakdown._part(event("FirstTwoConvReluPool", step)) == "convolution"
     assert breakdown._part(event("aten::max_pool2d_with_indices", step)) == "pooling"
     data = event("hilum data", step)
     assert breakdown._part(event("aten::mm", data)) == "data"

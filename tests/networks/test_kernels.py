@@ -241,7 +241,7 @@ class TestConvolutions:
         x, learnt = draw(seed, n, 1, h, w), blocks_of(seed + 1, 1, *channels)
         with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
             assert (
-                "FirstTwoBlocks"
+                "FirstTwoConvReluPool"
                 in together(x, *(t.requires_grad_() for t in learnt)).grad_fn.name()
             )
             ours, theirs = (gradients(f, x, *learnt) for f in (together, one_by_one))

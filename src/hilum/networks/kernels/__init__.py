@@ -167,7 +167,7 @@ def blocks(x: Tensor, layers: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
     side = (min(x.shape[2:]) - 2) // 2
     if others and _takes_first(x, first[0]) and _is_filter(others[0][0], first[0].shape[0], side):
         learnt = (t.float() for t in (*first, *others.pop(0)))
-        x = functions.FirstTwoBlocks.apply(x.float(), *learnt, _dtype(x))
+        x = functions.FirstTwoConvReluPool.apply(x.float(), *learnt, _dtype(x))
     else:
         x = first_block(x, *first)
     for weight, bias in others:

@@ -122,7 +122,7 @@ class FirstConvReluPool(Function):
         return None, dweight, dbias, None
 
 
-class FirstTwoBlocks(Function):
+class FirstTwoConvReluPool(Function):
     """``FirstConvReluPool`` and ``ConvReluPool``: the gradient between them is never written."""
 
     @staticmethod
