@@ -990,6 +990,16 @@ def test_wrong_usage_is_told_before_anything_is_done(films: Manifest, tmp_path: 
         comparing.resume(out)
     assert not out.exists()
     out.mkdir()
+    (out / "plan.json").write_text('{"format": 1, "places": ["cpu:1"]')
+    with pytest.raises(Refused, match=r"cannot be read: .*plan\.json \(damaged\)\. Put back"):
+        comparing.resume(out)
+    (out / "plan.json").write_text('{"format": 9}')
+    with pytest.raises(Refused, match="newer hilum"):
+        comparing.resume(out)
+    (out / "plan.json").write_text('{"format": 1, "wishes": true}')
+    with pytest.raises(UsageError, match="hilum reproduce --resume"):
+        comparing.resume(out)
+    (out / "plan.json").unlink()
     (out / "mine.txt").write_text("x")
     with pytest.raises(FolderTaken):
         comparing.compare(films, ["cpu:1", "reference"], out=out)

@@ -6,7 +6,6 @@ comparison.speed_up("cpu:2", over="cpu:1")
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from hilum.experiments.compare.jobs import Job, Outcome, perform
 from hilum.experiments.compare.places import among, several
 from hilum.experiments.compare.runs import At, run_name
 from hilum.experiments.compare.sample import of_films
+from hilum.experiments.plan import read_plan
 from hilum.machine import Place
 from hilum.progress import SILENT, Progress
 from hilum.storage import begun, dated_folder, lock, write_file, write_json
@@ -47,10 +47,11 @@ class Plan:
 
     @classmethod
     def read(cls, folder: Path) -> Plan:
-        try:
-            content = json.loads((folder / "plan.json").read_text("utf-8"))
-            if content["format"] > FORMAT:
-                raise Refused(f"begun by a newer hilum: {folder / 'plan.json'}. Upgrade hilum.")
+        """That of a folder that was begun; raises ``UsageError`` or ``Refused``."""
+
+        def make(content: dict[str, Any]) -> Plan | None:
+            if "wishes" in content:  # which a reproduction's has
+                return None
             return cls(
                 tuple(content["places"]),
                 tuple(content["seeds"]),
@@ -58,11 +59,14 @@ class Plan:
                 content["margins"],
                 content["breakdown"],
             )
-        except (OSError, ValueError, KeyError):
-            raise UsageError(
-                f"no comparison was begun there: {folder}. Give the folder that hilum compare "
-                "named; what hilum reproduce began goes on with hilum reproduce --resume."
-            ) from None
+
+        found = read_plan(folder, "comparison", FORMAT, make)
+        if found is not None:
+            return found
+        raise UsageError(
+            f"no comparison was begun there: {folder}. Give the folder that hilum compare named; "
+            "what hilum reproduce began goes on with hilum reproduce --resume."
+        )
 
     def write(self, folder: Path) -> None:
         write_json(folder / "plan.json", {"format": FORMAT, **vars(self)})

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,11 +10,12 @@ from typing import Any
 import hilum
 from hilum.datasets.index import open_data
 from hilum.datasets.manifest import Manifest
-from hilum.errors import Interrupted, Refused, UsageError
+from hilum.errors import Interrupted, UsageError
 from hilum.experiments.compare import compare as comparing
 from hilum.experiments.compare.comparison import Comparison
 from hilum.experiments.compare.places import default_places, several
 from hilum.experiments.compare.sample import of_films
+from hilum.experiments.plan import read_plan
 from hilum.experiments.reproduce import wishes as wishing
 from hilum.experiments.reproduce.matrix import Judged, judge
 from hilum.experiments.reproduce.wishes import Wishes
@@ -63,22 +62,17 @@ class Settings:
     @classmethod
     def read(cls, folder: Path) -> Settings:
         """Those of a folder that was begun; raises ``UsageError`` or ``Refused``."""
-        plan = folder / "plan.json"
-        try:
-            content = json.loads(plan.read_text("utf-8"))
-            if "places" not in content:  # which a comparison's has
-                if content.pop("format") > FORMAT:
-                    raise Refused(f"begun by a newer hilum: {plan}. Upgrade hilum.")
-                lists = {key: tuple(v) for key, v in content.items() if isinstance(v, list)}
-                return cls(**{**content, **lists})
-        except (FileNotFoundError, NotADirectoryError):
-            pass
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            why = os.strerror(error.errno or 5) if isinstance(error, OSError) else "damaged"
-            raise Refused(
-                f"the plan of the reproduction cannot be read: {plan} ({why}). Put back a copy, or "
-                "begin anew with another --out."
-            ) from None
+
+        def make(content: dict[str, Any]) -> Settings | None:
+            if "places" in content:  # which a comparison's has
+                return None
+            lists = {key: tuple(v) for key, v in content.items() if isinstance(v, list)}
+            del content["format"]
+            return cls(**{**content, **lists})
+
+        found = read_plan(folder, "reproduction", FORMAT, make)
+        if found is not None:
+            return found
         raise UsageError(
             f"no reproduction was begun there: {folder}. Give the folder that hilum reproduce "
             "named; a comparison goes on with hilum compare --resume."
