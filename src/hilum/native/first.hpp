@@ -228,7 +228,8 @@ inline void first_together(const float* shares, int pieces, int out, float* dwei
     for (int c = 0; c < out; c++)
         for (int tap = 0; tap <= TAPS; tap++) {
             float sum = 0;
-            for (int i = 0; i < pieces; i++) sum += shares[(i * (TAPS + 1) + tap) * out + c];
+            for (int i = 0; i < pieces; i++)
+                sum += shares[((size_t)i * (TAPS + 1) + tap) * out + c];
             (tap < TAPS ? dweight[c * TAPS + tap] : dbias[c]) = sum;
         }
 }

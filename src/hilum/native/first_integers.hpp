@@ -63,7 +63,7 @@ public:
                 _mm512_mask_cvtepi32_storeu_epi16(single + i * room + j, first_lanes(many), whole[i]);
             }
             UNROLL for (int i = 0; i < 2; i++)
-                _mm512_storeu_si512(stacked + i * room + j, both(whole[i], whole[i + 1]));
+                _mm512_storeu_si512(stacked + i * room + j, pairs(whole[i], whole[i + 1]));
         }
         return scale.back;
     }
@@ -73,7 +73,7 @@ public:
 
 private:
     // Of each lane the lower 16 bits, the second's above.
-    static __m512i both(__m512i first, __m512i second) {
+    static __m512i pairs(__m512i first, __m512i second) {
         return _mm512_mask_blend_epi16(0xaaaaaaaa, first, _mm512_slli_epi32(second, 16));
     }
     const Block& s;
