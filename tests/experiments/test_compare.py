@@ -45,7 +45,8 @@ from hilum.experiments.compare.document import lead
 from hilum.experiments.compare.jobs import Job, Outcome, perform
 from hilum.experiments.compare.places import among, default_places, several
 from hilum.experiments.compare.sample import of_films, sample
-from hilum.experiments.compare.sections import _unlike, again, places
+from hilum.experiments.compare.sections import again, places
+from hilum.experiments.compare.spent import _unlike
 from hilum.experiments.compare.tables import Table, places_table, seconds, tables
 from hilum.machine import Place
 from hilum.progress import SILENT, Progress
@@ -641,7 +642,7 @@ def test_whether_moving_data_is_a_threat_is_judged_by_the_interval(
 @pytest.mark.parametrize("count", [1, 5, 6, 12, 25])
 def test_an_interval_of_the_median_covers_it(count: int) -> None:
     values = np.sort(np.random.default_rng(count).exponential(size=(4000, count)), axis=1)
-    ends = np.array([breakdown.around_the_median(row.tolist()) for row in values])
+    ends = np.array([speed.around_the_median(row.tolist()) for row in values])
     inside = ((ends[:, 0] <= math.log(2)) & (math.log(2) <= ends[:, 1])).mean()
     assert inside > 0.94 if count > 5 else (ends == values[:, [0, -1]]).all()
     assert inside < 0.99 or count < 12

@@ -17,14 +17,13 @@ comparison run without either. Parts, in milliseconds a step:
 from __future__ import annotations
 
 import json
-import math
 import os
 import statistics
 import subprocess
 import sys
 import time
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from typing import Any
 
@@ -33,6 +32,7 @@ from numpy.typing import NDArray
 
 from hilum.errors import WorkerLost
 from hilum.experiments.compare.jobs import WORKER, Job
+from hilum.experiments.compare.speed import around_the_median
 from hilum.experiments.compare.timers import timers
 from hilum.machine import Place
 
@@ -180,21 +180,6 @@ def _torch(learner: Any, films: Any, recipe: Any, plan: list[NDArray[np.int64]])
     if alone:
         method += "; exchange: the same steps with and without it"
     return _result(parts, usual, STEPS, method, exchange)
-
-
-def around_the_median(values: Sequence[float]) -> tuple[float, float]:
-    """An interval that holds the median with 95 % or more, whatever the distribution: between two
-    of the values in their order (by the binomial distribution; all where they are under six).
-
-    Parameters
-    ----------
-    values : one or more, sorted
-    """
-    n, outside, rank = len(values), 0.0, 0
-    while rank < n // 2 and (outside := outside + math.comb(n, rank) / 2**n) <= 0.025:
-        rank += 1
-    off = max(0, rank - 1)
-    return values[off], values[n - 1 - off]
 
 
 def _sorted(events: Any, on_gpu: bool) -> dict[str, float]:

@@ -67,6 +67,21 @@ def bounds(ratio: Mapping[str, Any]) -> tuple[float, float]:
     return float(ratio[low]), float(ratio[high])
 
 
+def around_the_median(values: Sequence[float]) -> tuple[float, float]:
+    """An interval that holds the median with 95 % or more, whatever the distribution: between two
+    of the values in their order (by the binomial distribution; all where they are under six).
+
+    Parameters
+    ----------
+    values : one or more, sorted
+    """
+    n, outside, rank = len(values), 0.0, 0
+    while rank < n // 2 and (outside := outside + math.comb(n, rank) / 2**n) <= 0.025:
+        rank += 1
+    off = max(0, rank - 1)
+    return values[off], values[n - 1 - off]
+
+
 def times(ratio: float) -> str:
     """A ratio for people: two decimals, two figures of what is small."""
     return f"{ratio:.2f}" if ratio >= 0.0995 else f"{ratio:.2g}"
