@@ -608,7 +608,7 @@ def test_claims_of_parallel_training_are_judged_by_parallel_places(
     assert verdict(done, "Setting up") == (
         "held",
         "cpu:2: +3.00 s, pays after 1 epoch; cpu:2@bfloat16: +3.00 s, pays after 1 epoch "
-        "(held: extra time, paid within the 3 epochs)",
+        "(held: extra time, paid within 3 epochs)",
     )
     alone = only(done, "cpu:1")
     alone.places["cpu:1@bfloat16"] = done.places["cpu:2"]  # twice as fast, and one core
@@ -637,6 +637,21 @@ def test_whether_moving_data_is_a_threat_is_judged_by_the_interval(
     at = replace(done.places["cpu:2"], parts=Outcome("done", found=found))
     two.places["cpu:2x1"] = at
     assert verdict(two, "Moving data")[0] == held and said in verdict(two, "Moving data")[1]
+
+
+def test_a_single_epoch_shows_no_spread() -> None:
+    found = speed.speed_up([[4.0]], [[2.0]])
+    assert speed.bounds(found) is None and found["ratio"] == 2
+    row = {"between": speed.bounds(found), "epochs": 3, "setup_more": 1.0}
+    assert payback.pays(row) == "not known (one epoch)"
+    assert speed.bounds(speed.speed_up([[4.0, 5.0]], [[2.0, 2.0]])) == (2.0, 2.5)
+
+
+def test_the_head_of_a_page_is_of_a_parallel_place(planted: tuple[Comparison, MadeUp]) -> None:
+    done, _ = planted
+    slow = replace(only(done, "cpu:1", "cpu:2"), folder=done.folder)
+    slow.places["cpu:1"], slow.places["cpu:2"] = slow.places["cpu:2"], slow.places["cpu:1"]
+    assert slow.fastest == "cpu:1" and "0.50 ×" in lead(slow) and "2.00 ×" not in lead(slow)
 
 
 @pytest.mark.parametrize("count", [1, 5, 6, 12, 25])
@@ -1135,10 +1150,17 @@ def test_a_real_comparison(films: Manifest, tmp_path: Path) -> None:
 
     kept.unlink()
     there = tmp_path / "c" / "machine.json"
+    begun = there.read_text()
     there.write_text('{"machine": "Another, 64 cores"}')
     with pytest.raises(Refused, match=rf"conditions: {tmp_path}/c \(there: Another, 64 cores, "):
         comparing.resume(tmp_path / "c")
-    there.unlink()
+    there.unlink()  # and what was measured there may be of anywhere
+    progress, lines = Progress(), []
+    progress.say = lines.append  # type: ignore[method-assign]
+    with pytest.raises(Refused, match=r"conditions: .* \(there: not known; here: "):
+        comparing.resume(tmp_path / "c", progress=progress)
+    assert not [line for line in lines if "run" in line], "it is told before any run is"
+    there.write_text(begun)
 
     kept.with_name("cpu-1-seed0-setup.json").unlink()  # and by hand from the start
     with pytest.raises(Refused, match=r"its set-up is not known: .*cpu-1-seed0"):

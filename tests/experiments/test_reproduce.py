@@ -64,6 +64,18 @@ def test_the_papers_tables_are_shown_as_they_were_printed() -> None:
     assert paper.GPU[0].val_loss == 0.2828  # in table 1
 
 
+def test_a_model_of_one_answer_decides_no_wish() -> None:
+    few, many = (
+        wishes.Point(wishes.Setting(), 10, 20, 1, 1.0, Estimate(v, v - 0.05, v + 0.05, 90, ""))
+        for v in (0.6, 0.9)
+    )
+    assert reread._verdict(few, many) == "held" and reread._verdict(many, few) == "refuted"
+    dull = replace(few, one_answer=True)
+    assert reread._verdict(dull, many) == reread._verdict(many, dull) == "open"
+    assert dull.remark == "answers every film alike" and many.remark == ""
+    assert replace(dull, reason="it broke").remark == "it broke"
+
+
 def test_the_judged_part_is_named_for_what_it_is(films: Manifest) -> None:
     assert matrix.part_of(films) == ("test", "the published test part")
     drawn = replace(films, notes={"drawn": {"shares": {"test": 0.15}}})

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from html import escape
 
 from hilum import report
+from hilum.datasets.manifest import number_of
 from hilum.experiments.compare.comparison import Comparison
 from hilum.experiments.compare.payback import known, pays
 from hilum.experiments.compare.speed import bounds, times
@@ -55,13 +56,15 @@ def _faster(comparison: Comparison) -> Row:
             if ratio is not None:
                 said.append(f"{escape(name)} over {escape(over)}: {times(ratio['ratio'])} ×")
                 if over == comparison.baseline:
-                    least.append(bounds(ratio)[0])
+                    least.append((bounds(ratio) or (0.0,))[0])
     if not said:
         return claim, "not measured", "no parallel place beside another"
     best = max(least, default=0.0)
     verdict = "held" if best >= 6.13 else "faster, by less" if best > 1 else "not shown"
     if len(comparison.seeds) == 1:
-        said.append("a single run has no interval, its slowest epoch decides")
+        epochs = comparison.recipe.training.epochs
+        decides = "its slowest epoch decides" if epochs > 1 else "and a single epoch no spread"
+        said.append(f"a single run has no interval, {decides}")
     return claim, verdict, "; ".join(said)
 
 
@@ -198,10 +201,10 @@ def _pays(comparison: Comparison) -> Row:
         row["setup_more"] > 0
         and row["epochs"] is not None
         and row["epochs"] <= enough
-        and row["between"][0] > 1
+        and known(row)
         for row in rows
     )
-    said[-1] += f" (held: extra time, paid within the {enough} epochs)"
+    said[-1] += f" (held: extra time, paid within {number_of(enough, 'epochs')})"
     return claim, "held" if held else "in part", "; ".join(said)
 
 

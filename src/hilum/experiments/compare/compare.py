@@ -18,7 +18,7 @@ from hilum.datasets.manifest import Manifest
 from hilum.errors import DiskFull, Interrupted, Refused, UsageError, nearest, require
 from hilum.experiments.compare.agreement import MARGINS
 from hilum.experiments.compare.comparison import Comparison
-from hilum.experiments.compare.jobs import Job, Outcome, perform
+from hilum.experiments.compare.jobs import Job, Outcome, hold, perform
 from hilum.experiments.compare.places import among, several
 from hilum.experiments.compare.runs import At, run_name
 from hilum.experiments.compare.sample import of_films
@@ -183,6 +183,7 @@ def _go(
 
     runs = folder / "runs"
     places = {name: At(name, runs) for name in plan.places}
+    hold(_job(folder, name, seed) for seed in plan.seeds for name in places)
     try:
         Cache.fill(manifest, recipe.preprocessing, workers=workers, progress=progress)
         if any(Place.parse(name).kind == "cpu" for name in places):

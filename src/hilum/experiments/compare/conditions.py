@@ -35,8 +35,10 @@ def hold(whole: Path) -> None:
     try:
         before = json.loads(kept.read_text("utf-8"))
     except FileNotFoundError:
-        write_json(kept, now)
-        return
+        before = None
+        if not _measured(whole):
+            write_json(kept, now)
+            return
     except (OSError, ValueError):
         before = None
     if not isinstance(before, dict):  # damaged, or of a hilum that kept less
@@ -50,6 +52,11 @@ def hold(whole: Path) -> None:
             f"begun under other conditions: {whole} (there: {there}; here: {', '.join(changed)}); "
             "their times are not compared. Go on as it was begun, or begin anew with another --out."
         )
+
+
+def _measured(whole: Path) -> bool:
+    """Whether a job has left anything in the folder of a command."""
+    return any(any(whole.glob(f"{room}/*.json")) for room in ("runs", "*/runs", "wishes"))
 
 
 def _torch() -> str:

@@ -68,8 +68,9 @@ def _title(comparison: Comparison) -> str:
 def lead(comparison: Comparison) -> str:
     """The head of the page: what was compared, and the few figures."""
     facts = []
+    places = comparison.measured
+    name = min(comparison.parallel or places, key=lambda n: places[n].times("epoch").mean())
     for over in comparison.baselines:
-        name = comparison.fastest
         ratio = comparison.speed_up(name, over) if name != over else None
         if ratio is not None:
             facts.append((f"{times(ratio['ratio'])} ×<i>{between(ratio)}</i>",

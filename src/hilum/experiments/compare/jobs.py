@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -140,6 +140,16 @@ def perform(job: Job, progress: Progress) -> Outcome:
         log.unlink()
     write_json(job.kept, asdict(outcome))
     return outcome
+
+
+def hold(jobs: Iterable[Job]) -> None:
+    """See that what is left of these jobs may be done here, before any is taken up; raises
+    ``Refused``."""
+    for job in jobs:
+        before = _kept(job)
+        if before is None or before.status != "done":
+            conditions.hold(job.whole)
+            return
 
 
 def _kept(job: Job) -> Outcome | None:

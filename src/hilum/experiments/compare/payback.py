@@ -16,6 +16,8 @@ from hilum.report import Section
 def pays(row: Mapping[str, Any]) -> str:
     """When a place's set-up has paid, in words: a row of ``Comparison.break_even``."""
     if not known(row):
+        if row["between"] is None:
+            return "not known (one epoch)"
         low, high = map(times, row["between"])
         return f"not known ({low} to {high} times as fast)"
     if row["epochs"] is None:
@@ -27,6 +29,8 @@ def pays(row: Mapping[str, Any]) -> str:
 
 def known(row: Mapping[str, Any]) -> bool:
     """Whether the place is known to be faster, or slower, by the epoch."""
+    if row["between"] is None:
+        return False
     low, high = row["between"]
     return not low <= 1 <= high
 
@@ -51,6 +55,6 @@ def section(comparison: Comparison) -> Section | None:
     body = report.table(heads, rows) + (
         "<p>A place's row is of the seeds that were run in both. When it pays is not known where "
         "the 95 % interval of the speed-up by epoch holds 1; of a single run, which has none, "
-        "where some epochs were faster and others slower than the baseline's.</p>"
+        "where some epochs were faster and others slower than the baseline's, or there is one.</p>"
     )
     return Section("Setting up, and when it pays", body, "setup")

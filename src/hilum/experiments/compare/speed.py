@@ -60,9 +60,11 @@ def speed_up(slow: Sequence[ArrayLike], fast: Sequence[ArrayLike]) -> dict[str, 
     }
 
 
-def bounds(ratio: Mapping[str, Any]) -> tuple[float, float]:
+def bounds(ratio: Mapping[str, Any]) -> tuple[float, float] | None:
     """What a speed-up lies between, as far as is known: its interval; of a single run, which has
-    none, its least and its most epoch."""
+    none, its least and its most epoch; None of a single epoch, which shows no spread."""
+    if ratio["n"] == 1:
+        return None
     low, high = ("least", "most") if ratio["low"] is None else ("low", "high")
     return float(ratio[low]), float(ratio[high])
 

@@ -18,11 +18,11 @@ def table(found: Wishes) -> Table:
             estimates = [e for m in (p.accuracy, p.auroc) for e in _cells(m)]
             rows.append(
                 [row, p.patients, p.films, p.setting.size, p.setting.parameters, p.epochs,
-                 p.seconds, *estimates, p.reason]
+                 p.seconds, *estimates, p.remark]
             )  # fmt: skip
     heads = (
         "varied", "patients", "films", "pixels", "parameters", "epochs", "seconds",
-        "accuracy", "low", "high", "AUROC", "low ", "high ", "remark",
+        "accuracy", "accuracy low", "accuracy high", "AUROC", "AUROC low", "AUROC high", "remark",
     )  # fmt: skip
     forms = ("", ",", ",", "", ",", "", "s", *[".3f"] * 6, "")
     return Table("wishes", "The closing wishes", heads, rows, forms)

@@ -176,7 +176,11 @@ def _ends(done: Reproduction, claim: str, row: str, name: object) -> Row:
     if len(points) < 2:
         return claim, "not measured", "fewer than two of its trainings have a result"
     first, last = points[0], points[-1]
-    said = "; ".join(f"{name(p)}: accuracy {p.accuracy}, AUROC {p.auroc}" for p in points)  # type: ignore[operator]
+    said = "; ".join(
+        f"{name(p)}: accuracy {p.accuracy}, AUROC {p.auroc}"  # type: ignore[operator]
+        + (f" ({p.remark})" if p.remark else "")
+        for p in points
+    )
     return (
         claim,
         _verdict(first, last),
@@ -187,6 +191,8 @@ def _ends(done: Reproduction, claim: str, row: str, name: object) -> Row:
 
 def _verdict(first: Point, last: Point) -> str:
     a, b = first.accuracy, last.accuracy
+    if first.one_answer or last.one_answer:
+        return "open"
     if a is None or b is None or None in (a.low, a.high, b.low, b.high):
         return "open"
     if b.low > a.high:  # type: ignore[operator]

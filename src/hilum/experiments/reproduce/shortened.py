@@ -19,7 +19,7 @@ def sentences(done: Reproduction) -> list[str]:
         )
     if sampled:
         found.append(f"shortened: {sampled['films']:,} of {sampled['of']:,} films.")
-    return [*found, *without_sequential(done), *_of_the_wishes(done)]
+    return [*found, *without_sequential(done), *_of_the_wishes(done), *_one_answer(done)]
 
 
 def without_sequential(done: Reproduction) -> list[str]:
@@ -29,6 +29,17 @@ def without_sequential(done: Reproduction) -> list[str]:
     return [
         "left out: the sequential run by the paper's formulas (--sequential-films 0). Nothing here "
         "is compared with one."
+    ]
+
+
+def _one_answer(done: Reproduction) -> list[str]:
+    points = list(done.wishes.points.values()) if done.wishes is not None else []
+    many = sum(point.one_answer for point in points)
+    if not many:
+        return []
+    return [
+        f"of the {len(points)} models of the closing wishes {many} answer every film alike: their "
+        "accuracy is the share of a class."
     ]
 
 

@@ -18,6 +18,7 @@ from hilum.datasets.manifest import Manifest
 from hilum.decision import Calibration, Estimate
 from hilum.evaluation.measure import measure
 from hilum.evaluation.scores import Scores
+from hilum.experiments.compare.agreement import one_answer
 from hilum.experiments.compare.compare import CHANGES
 from hilum.experiments.compare.jobs import Job, perform
 from hilum.experiments.compare.sample import sample
@@ -69,6 +70,7 @@ class Point:
     seconds : of all epochs
     accuracy, auroc : on the judged part, at one half; None where the training failed
     reason : why it failed
+    one_answer : whether it answers every judged film alike, so that its accuracy says nothing
     """
 
     setting: Setting
@@ -79,6 +81,12 @@ class Point:
     accuracy: Estimate | None = None
     auroc: Estimate | None = None
     reason: str = ""
+    one_answer: bool = False
+
+    @property
+    def remark(self) -> str:
+        """What a reader of the row must know; empty where nothing is amiss."""
+        return self.reason or ("answers every film alike" if self.one_answer else "")
 
     def as_dict(self) -> dict[str, Any]:
         return {**asdict(self), "parameters": self.setting.parameters}
@@ -210,4 +218,5 @@ def _point(
         seconds=round(sum(epoch["seconds"] for epoch in outcome.found["epochs"]), 2),
         accuracy=measured.points[HALF.name].strict["accuracy"],
         auroc=measured.ranking["auroc"],
+        one_answer=one_answer(scores.logit),
     )
