@@ -77,6 +77,7 @@ def test_a_reader_that_has_gone_is_no_defect(command: list[str], tmp_path: Path)
             stderr=subprocess.PIPE,
             text=True,
             cwd=tmp_path,
+            env={k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"},
         )
     assert (done.returncode, "Error" in done.stderr) == (0, False), done.stderr
 

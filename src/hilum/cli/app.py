@@ -99,6 +99,7 @@ def run(arguments: list[str]) -> int:
 
             library.check_switch()
         code = hilum.main(args=arguments, prog_name="hilum", standalone_mode=False)
+        sys.stdout.flush()  # while a reader that has gone can still be answered
         return code if isinstance(code, int) else 0
     except HilumError as error:
         return _say(plain(str(error)), error.exit_code)
@@ -111,10 +112,13 @@ def run(arguments: list[str]) -> int:
         if isinstance(error.__cause__, EOFError):  # click takes the end of any file for Ctrl-C
             return _defect(error.__cause__)
         return _say("interrupted.", 130)
-    except SystemExit:  # how click ends at a broken pipe, before anyone else sees it
+    except (BrokenPipeError, SystemExit) as error:  # the latter is how click ends at the former
         if _nobody_reads():
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # for what Python would flush at its end
             return 0
-        raise
+        if isinstance(error, SystemExit):
+            raise
+        return _defect(error)
     except Exception as error:
         extra = missing_extra(error) if isinstance(error, ModuleNotFoundError) else None
         told = extra or memory_full(error)
