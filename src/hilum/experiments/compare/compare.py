@@ -60,13 +60,11 @@ class Plan:
                 content["breakdown"],
             )
 
-        found = read_plan(folder, "comparison", FORMAT, make)
-        if found is not None:
-            return found
-        raise UsageError(
-            f"no comparison was begun there: {folder}. Give the folder that hilum compare named; "
-            "what hilum reproduce began goes on with hilum reproduce --resume."
+        way_on = (
+            "Give the folder that hilum compare named; what hilum reproduce began goes on with "
+            "hilum reproduce --resume."
         )
+        return read_plan(folder, "comparison", FORMAT, make, way_on)
 
     def write(self, folder: Path) -> None:
         write_json(folder / "plan.json", {"format": FORMAT, **vars(self)})

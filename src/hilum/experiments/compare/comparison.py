@@ -128,8 +128,8 @@ class Comparison:
     def break_even(self) -> list[dict[str, Any]]:
         """Set-up against the time saved, over the baseline, of the seeds that were run in both.
 
-        ``between`` is what the speed-up lies between (``speed.bounds``): where that holds 1, the
-        ``epochs`` that follow from the means are not sure.
+        ``between`` is what the speed-up lies between (``speed.bounds``): where that holds 1,
+        or is not known, the ``epochs`` that follow from the means are not sure.
         """
         base = self.places[self.baseline]
         found = []

@@ -10,7 +10,7 @@ from typing import Any
 import hilum
 from hilum.datasets.index import open_data
 from hilum.datasets.manifest import Manifest
-from hilum.errors import Interrupted, UsageError
+from hilum.errors import Interrupted
 from hilum.experiments.compare import compare as comparing
 from hilum.experiments.compare.comparison import Comparison
 from hilum.experiments.compare.places import default_places, several
@@ -70,13 +70,11 @@ class Settings:
             del content["format"]
             return cls(**{**content, **lists})
 
-        found = read_plan(folder, "reproduction", FORMAT, make)
-        if found is not None:
-            return found
-        raise UsageError(
-            f"no reproduction was begun there: {folder}. Give the folder that hilum reproduce "
-            "named; a comparison goes on with hilum compare --resume."
+        way_on = (
+            "Give the folder that hilum reproduce named; a comparison goes on with hilum compare "
+            "--resume."
         )
+        return read_plan(folder, "reproduction", FORMAT, make, way_on)
 
     def overrides(self) -> list[str]:
         """Changes of the recipe ``paper2021``."""
