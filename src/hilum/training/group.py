@@ -87,25 +87,33 @@ class Group:
         this is less, and everything goes through memory where the processes share one. There these
         layers' weights lie too, and each process is to move its rows of them.
         """
-        parallel = nn.parallel.DistributedDataParallel
         if self.device.type == "cpu":
-            weights, films = few(network, batch), -(-batch // self.size)
-            gathered = [p.numel() for name, p in network.named_parameters() if name not in weights]
-            gathered += [films * sum(weight.shape) for weight in weights.values()]
-            held = [weight.numel() for weight in weights.values()] * (1 + optimiser.MOMENTS)
-            self._exchange = in_memory(self, gathered, held, patience()) or ByMessages(self.size)
-            if weights:
-                self._factored = list(weights)
-                self.by_factors = ByFactors(network, list(weights.values()), films, self._exchange)
-                network, names = self.by_factors, [f"network.{name}" for name in weights]
-                parallel._set_params_and_buffers_to_ignore_for_model(network, names)
+            network = self._exchanging(network, batch)
         with warnings.catch_warnings():
             # Its new name exists from torch 2.13 on; buffers are ours to agree on.
             warnings.simplefilter("ignore", FutureWarning)
-            shared = parallel(network, broadcast_buffers=False, gradient_as_bucket_view=True)
+            shared = nn.parallel.DistributedDataParallel(
+                network, broadcast_buffers=False, gradient_as_bucket_view=True
+            )
         if isinstance(way := self._exchange, InMemory):
             shared.register_comm_hook(way, lambda to, bucket: to.average(bucket.buffer()))
         return shared
+
+    def _exchanging(self, network: nn.Module, batch: int) -> nn.Module:
+        """The network with what goes another way than torch's messages between CPUs."""
+        weights, films = few(network, batch), -(-batch // self.size)
+        gathered = [p.numel() for name, p in network.named_parameters() if name not in weights]
+        gathered += [films * sum(weight.shape) for weight in weights.values()]
+        held = [weight.numel() for weight in weights.values()] * (1 + optimiser.MOMENTS)
+        self._exchange = in_memory(self, gathered, held, patience()) or ByMessages(self.size)
+        if weights:
+            self._factored = list(weights)
+            self.by_factors = ByFactors(network, list(weights.values()), films, self._exchange)
+            network, names = self.by_factors, [f"network.{name}" for name in weights]
+            nn.parallel.DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(
+                network, names
+            )
+        return network
 
     def arrive(self) -> None:
         """The way back is over here: others need not wait for what this process does now."""
