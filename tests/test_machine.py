@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -75,6 +78,41 @@ def test_what_is_here() -> None:
     assert 0 <= machine.free_cores(0.05) <= machine.cores()
     assert machine.memory_bytes() > 2**28
     assert machine.processor()
+
+
+GIB = 2**30
+
+
+@pytest.mark.parametrize(
+    ("own", "files", "cores", "memory"),
+    [
+        ("", {"cpu.max": "100000 100000", "memory.max": str(GIB)}, 1, GIB),  # a container's own
+        ("0::/", {"cpu.max": "max 100000", "memory.max": "max"}, 0, None),
+        # A job of a scheduler: its limits lie below the root, and those above it hold as well.
+        ("0::/slurm/job/step", {"slurm/job/cpu.max": "150000 100000",
+                                "slurm/cpu.max": "400000 100000", "slurm/memory.max": str(2 * GIB),
+                                "slurm/job/step/memory.max": str(3 * GIB)}, 1.5, 2 * GIB),
+        ("0::/not/here", {"memory.max": str(GIB)}, 0, GIB),  # the machine's path, in a container
+        ("4:memory:/job\n2:cpu,cpuacct:/job\n0::/", {
+            "cpu/job/cpu.cfs_quota_us": "200000", "cpu/job/cpu.cfs_period_us": "100000",
+            "cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000",
+            "memory/job/memory.limit_in_bytes": str(GIB)}, 2, GIB),
+    ],
+    ids=["container", "no limit", "job", "unseen", "version 1"],
+)  # fmt: skip
+def test_limits_of_every_control_group_above_hold(
+    own: str, files: dict[str, str], cores: float, memory: int | None, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    for name, text in files.items():
+        (tmp_path / "groups" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "groups" / name).write_text(text + "\n")
+    (tmp_path / "own").write_text(own + "\n" if own else "")
+    whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    monkeypatch.setattr(machine, "CGROUPS", tmp_path / "groups")
+    monkeypatch.setattr(machine, "OWN_CGROUPS", tmp_path / "own")
+    assert machine._cgroup_quota() == cores
+    assert machine.memory_bytes() == (whole if memory is None else min(whole, memory))
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ from hilum.errors import PlaceUnavailable, UsageError
 Kind = Literal["reference", "cpu", "cuda", "mps"]
 PRECISIONS = ("auto", "float32", "bfloat16")
 MOST_THREADS = 1024  # of a process: the libraries that start them crash on many more
+CGROUPS, OWN_CGROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 #: What torchrun and launchers like it tell their processes.
 LAUNCHERS = (
     *("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"),
@@ -157,18 +158,34 @@ def cores() -> int:
 
 
 def _cgroup_quota() -> float:
-    """Cores by the cgroup's quota, 0 where there is none (v2 ``cpu.max``, v1 ``cfs_quota``)."""
+    """Cores by the least quota, 0 where there is none (v2 ``cpu.max``, v1 ``cfs_quota``)."""
+    quotas = []
+    for folder in _control_groups("cpu"):
+        for quota_file, period_file in (("cpu.max", ""), ("cpu.cfs_quota_us", "cpu.cfs_period_us")):
+            try:
+                words = (folder / quota_file).read_text().split()
+                words += (folder / period_file).read_text().split() if period_file else []
+                quotas.append(int(words[0]) / int(words[1]))  # v2 says max, v1 -1, for none
+            except (OSError, ValueError):
+                continue
+    return min((quota for quota in quotas if quota > 0), default=0.0)
+
+
+def _control_groups(controller: str) -> list[Path]:
+    """The folders whose limits hold for this process: of its control group (v2, or v1's of that
+    controller) and of all above it. A container often sees its own as the root."""
+    roots = {"": CGROUPS, controller: CGROUPS / controller}
+    folders = list(roots.values())
     try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        return 0.0 if quota == "max" else int(quota) / int(period)
-    except (OSError, ValueError):
-        pass
-    try:
-        base = Path("/sys/fs/cgroup/cpu")
-        quota_us = int((base / "cpu.cfs_quota_us").read_text())
-        return max(0.0, quota_us / int((base / "cpu.cfs_period_us").read_text()))
-    except (OSError, ValueError):
-        return 0.0
+        lines = OWN_CGROUPS.read_text().splitlines()
+    except OSError:
+        lines = []
+    for line in lines:
+        _, names, path = line.split(":", 2)
+        for name in set(names.split(",")) & set(roots):
+            own = roots[name] / path.strip("/")
+            folders += [f for f in (own, *own.parents) if f.is_relative_to(roots[name])]
+    return folders
 
 
 def own_environment() -> dict[str, str]:
@@ -304,11 +321,12 @@ def has_bfloat16() -> bool:
 def memory_bytes() -> int:
     """Memory that this process may use: the machine's, cut by the cgroup's limit."""
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    for limit in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        try:
-            total = min(total, int(Path(limit).read_text()))
-        except (OSError, ValueError):
-            continue
+    for folder in _control_groups("memory"):
+        for name in ("memory.max", "memory.limit_in_bytes"):
+            try:
+                total = min(total, int((folder / name).read_text()))
+            except (OSError, ValueError):
+                continue
     return total
 
 
