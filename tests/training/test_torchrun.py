@@ -69,8 +69,29 @@ def test_eight_gpus_on_two_machines_are_a_place(
     assert [str(place) for place in started] == ["cuda:8"]
 
 
+@pytest.mark.parametrize(
+    ("launcher", "gpu"),
+    [
+        ({"RANK": "6", "LOCAL_WORLD_SIZE": "4", "LOCAL_RANK": "2"}, "cuda:2"),
+        ({"RANK": "6", "LOCAL_WORLD_SIZE": "4"}, "cuda:2"),
+        ({"RANK": "1"}, "cuda:0"),  # by hand, one process a machine
+    ],
+)
+def test_each_process_of_a_machine_takes_a_gpu_of_its_own(
+    launcher: dict[str, str], gpu: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    for name in ("RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in launcher.items():
+        monkeypatch.setenv(name, value)
+    assert str(group.take_device(Place("cuda", 1, 1))) == gpu
+
+
 @pytest.mark.usefixtures("four_gpus")
-def test_each_process_asks_its_own_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("named", ["cuda@float32", "cuda:8@float32"])
+def test_each_process_asks_its_own_gpu(named: str, monkeypatch: pytest.MonkeyPatch) -> None:
     done: list[Any] = []
 
     def check(recipe: Any, place: Place, films: int) -> int:
@@ -80,7 +101,7 @@ def test_each_process_asks_its_own_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "set_device", done.append)
     monkeypatch.setattr(memory, "check_memory", check)
     with pytest.raises(KeyboardInterrupt):
-        single.train("films", recipe_of(), on="cuda@float32")
+        single.train("films", recipe_of(), on=named)
     assert done == [torch.device("cuda", 2), "cuda:8@float32"]  # its share of eight
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -360,6 +361,21 @@ def test_a_recipe_that_was_changed_is_not_gone_on_with(data: Manifest, tmp_path:
     (out / "recipe.toml").write_text(text.replace("label_smoothing = 0.0", "label_smoothing = 0.1"))
     with pytest.raises(Refused, match="recipe was changed"):
         resume(out, workers=0)
+
+
+def test_other_films_are_not_gone_on_with(data: Manifest, tmp_path: Path) -> None:
+    """One that has gone since is within what may be unreadable."""
+    shutil.copytree(data.root, tmp_path / "films")
+    films = replace(data, root=tmp_path / "films")
+    with pytest.raises(Interrupted):
+        train(films, recipe_of(**TABLES), on="cpu:1", out=tmp_path / "run", workers=0,
+              progress=Stop(2))  # fmt: skip
+    gone = films.files()[list(films.part).index("train")]
+    away = gone.rename(tmp_path / "away")
+    with pytest.raises(Refused, match=r"films that can be read are not those.*Put them back"):
+        resume(tmp_path / "run", workers=0)
+    away.rename(gone)
+    assert resume(tmp_path / "run", workers=0).finished
 
 
 @pytest.mark.parametrize(

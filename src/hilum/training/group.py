@@ -52,6 +52,7 @@ class Group:
     ) -> None:
         self.rank, self.size, self.device = rank, size, device
         self._roll = roll
+        self._told = 0
         self._exchange: Exchange | None = None
         self.by_factors: ByFactors | None = None
         self._factored: list[str] = []
@@ -63,13 +64,18 @@ class Group:
         return self._roll
 
     def from_first(self, make: Callable[[], Any]) -> Any:
-        """What ``make`` gives on rank 0, on every rank; what it raises there, everywhere."""
+        """What ``make`` gives on rank 0, on every rank; what it raises there, everywhere.
+
+        The others wait as long as it takes and rank 0 lives.
+        """
         box: list[Any] = [None, None, None]
         if self.rank == 0:
             try:
                 box[0] = make()
             except HilumError as error:
                 box[1:] = [type(error).__name__, str(error)]
+        self._told += 1
+        self.roll.meet(f"told {self._told}", None)  # a collective would lose its patience
         distributed.broadcast_object_list(box, src=0, device=self.device)
         if box[1] is not None:
             raise rebuilt(box[1], box[2])
@@ -181,11 +187,14 @@ def take_device(place: Place) -> torch.device:
     """
     if place.kind != "cuda":
         return torch.device(place.device)
-    number, have = int(os.environ.get("LOCAL_RANK", os.environ["RANK"])), torch.cuda.device_count()
+    # Launchers number the processes machine by machine.
+    among = int(os.environ["RANK"]) % int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    number, have = int(os.environ.get("LOCAL_RANK", among)), torch.cuda.device_count()
     if number >= have:
         raise PlaceUnavailable(
             f"no GPU for process {number + 1} of this machine: {have} are seen. Start one process "
-            "for each GPU (torchrun --nproc-per-node), or use --on cpu."
+            "for each GPU (torchrun --nproc-per-node), with LOCAL_RANK=0 where each sees its own "
+            "alone, or use --on cpu."
         )
     device = torch.device("cuda", number)
     torch.cuda.set_device(device)

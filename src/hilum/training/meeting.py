@@ -25,7 +25,8 @@ SIOCGIFADDR = 0x8915  # linux/sockios.h
 def member(rank: int, size: int, port: int) -> dict[str, str]:
     """The environment of a process that this one starts, as one of a group on this machine whose
     store listens at ``port``."""
-    group = {"RANK": str(rank), "WORLD_SIZE": str(size), STORE: f"127.0.0.1:{port}"}
+    group = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(size)}
+    group[STORE] = f"127.0.0.1:{port}"
     return machine.own_environment() | group
 
 

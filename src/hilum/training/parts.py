@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -106,6 +107,12 @@ def _told(cache: Cache) -> str:
             reasons = "; ".join(f"{number}: {text}" for text, number in why)
             found.append(f"{number_of(len(films), 'films')} {what} ({reasons})")
     return ", ".join(found)
+
+
+def films_digest(parts: Sequence[Films]) -> str:
+    """Which films these parts have, in which order, and their labels: 16 hexadecimal digits."""
+    each = [part.identity.tobytes() + part.labels.tobytes() for part in parts]
+    return digest(b"".join(each))[:16]
 
 
 def identity(path: str) -> int:

@@ -23,12 +23,16 @@ from hilum.training.recipe import Recipe
 PROBE_STEPS = 3
 
 
-def resolve(on: str | None, recipe: Recipe) -> Place:
+def resolve(on: str | None, recipe: Recipe, *, whole: bool = True) -> Place:
     """The place by name, or the best one here, with its threads filled in.
 
     Without a name, a CPU gets as many threads as cores are idle now: threads that wait for a
     core that another process holds make a step many times slower. The precision is the place's,
     else the recipe's, and may still be ``auto``.
+
+    Parameters
+    ----------
+    whole : whether all of it must be here, and not one process's part alone
 
     Raises
     ------
@@ -43,7 +47,7 @@ def resolve(on: str | None, recipe: Recipe) -> Place:
         if place.kind == "cpu":
             place = replace(place, threads=max(1, round(machine.free_cores())))
     else:
-        place = Place.parse(on).resolved()
+        place = Place.parse(on).resolved() if whole else of_one(on)
     if place.kind == "reference":
         sequential.check(recipe)
         return replace(place, precision="float32")

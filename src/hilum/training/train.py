@@ -32,7 +32,7 @@ from hilum.training.faults import explained
 from hilum.training.finish import check_names, finish
 from hilum.training.learner import Learner, TorchLearner, class_weights, libraries
 from hilum.training.loop import Epoch, fit, steps_in_epoch
-from hilum.training.parts import Films, open_films
+from hilum.training.parts import Films, films_digest, open_films
 from hilum.training.pictures import augmented, curves
 from hilum.training.recipe import Recipe
 from hilum.training.run import Run, claim, interruptible, reopen
@@ -74,7 +74,7 @@ def train(
     if seed is not None:
         recipe = replace(recipe, training=replace(recipe.training, seed=seed))
     check_names(recipe)
-    place = placement.resolve(on, recipe)
+    place = placement.resolve(on, recipe, whole=not group.by_torchrun())
     folder = None if out is None else Path(out)
     if group.by_torchrun():
         from hilum.training import torchrun
@@ -264,6 +264,7 @@ def learn(
     parts : training and validation films
     together : the group that this process belongs to; its first member alone writes
     """
+    begun_with = {"recipe": recipe.digest, "films": films_digest(parts)}
     with explained(run, recipe, place):
         weights = class_weights(parts[0].labels, recipe.training.class_weights)
         learner = make_learner(recipe, place, weights, together)
@@ -272,7 +273,7 @@ def learn(
         last = run.last() if together is None else together.from_first(run.last)
         if last is not None:
             state, epochs = last
-            _same_recipe(run, state, recipe)
+            _same(run, state, begun_with)
             learner.restore(state["learner"])
             rate.restore(state["rate"])
         writes = together is None or together.rank == 0
@@ -284,7 +285,7 @@ def learn(
         def ended(epoch: Epoch) -> None:
             epochs.append(epoch)
             if writes:
-                state = {"recipe": recipe.digest, "learner": learner.state(), "rate": rate.state()}
+                state = {**begun_with, "learner": learner.state(), "rate": rate.state()}
                 run.checkpoint(state, epochs)
 
         if len(epochs) < recipe.training.epochs:
@@ -325,9 +326,15 @@ def _check_parts(manifest: Manifest) -> None:
                 )
 
 
-def _same_recipe(run: Run, state: dict[str, Any], recipe: Recipe) -> None:
-    if state["recipe"] != recipe.digest:
+def _same(run: Run, state: dict[str, Any], now: dict[str, str]) -> None:
+    """Refuse a checkpoint of another recipe, or of other films: one that has gone, for example."""
+    if state["recipe"] != now["recipe"]:
         raise Refused(
             f"the recipe was changed since the run began: {run.folder / 'recipe.toml'}. Put it "
             "back, or train anew with --recipe."
+        )
+    if state.get("films", now["films"]) != now["films"]:  # checkpoints of before do not say
+        raise Refused(
+            "the films that can be read are not those that the run began with. Put them back "
+            f"({run.folder / 'films.csv'} names them all), or train anew."
         )
