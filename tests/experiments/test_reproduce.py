@@ -5,11 +5,15 @@ import re
 from dataclasses import replace
 from html import unescape
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
 from hilum import report
+from hilum.datasets import phantom
+from hilum.datasets.index import index
 from hilum.datasets.manifest import Manifest
 from hilum.decision import Estimate
 from hilum.errors import FolderTaken, Refused, UsageError
@@ -18,6 +22,7 @@ from hilum.experiments.compare import tables
 from hilum.experiments.compare.jobs import Job
 from hilum.experiments.reproduce import (
     closing,
+    document,
     figures,
     matrix,
     reproduce,
@@ -82,6 +87,17 @@ def test_the_judged_part_is_named_for_what_it_is(films: Manifest) -> None:
     assert "drawn by patient" in matrix.part_of(drawn)[1]
     without = films.select(np.array([part != "test" for part in films.part]))
     assert matrix.part_of(without)[0] == "validation"
+
+
+def test_a_film_that_cannot_be_read_is_not_drawn(tmp_path: Path) -> None:
+    manifest = index(phantom.make(tmp_path / "films", patients=20, size=(100, 120)))
+    first = np.random.default_rng(0).permutation(np.flatnonzero(manifest.label == 0))[0]
+    film = manifest.root / manifest.path[first]
+    film.write_bytes(film.read_bytes()[:60])
+    recipe = Recipe.load("paper2021", ["preprocessing.size=94"])
+    done: Any = SimpleNamespace(manifest=manifest, comparison=SimpleNamespace(recipe=recipe))
+    assert "two chest films" in document._two_films(done, tmp_path)
+    assert (tmp_path / "figure-1.png").stat().st_size > 1000
 
 
 def test_a_wish_changes_one_thing_at_a_time() -> None:
