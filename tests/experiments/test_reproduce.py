@@ -218,6 +218,25 @@ def test_a_plan_that_cannot_be_opened_is_told_as_one(tmp_path: Path) -> None:
         reproduce.resume(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ('network.name="compact"', "of the paper's network: network.name=compact"),
+        ("network.options.filters=[]", "figure 3 shows a kernel"),
+    ],
+)
+def test_what_could_not_be_drawn_is_told_before_a_film_is_read(
+    change: str, why: str, tmp_path: Path
+) -> None:
+    settings, out = replace(SMALL, changes=(change,)), tmp_path / "r"
+    with pytest.raises(UsageError, match=re.escape(why)):
+        reproduce.reproduce(tmp_path / "none", settings, out=out)
+    assert not out.exists()
+    (tmp_path / "plan.json").write_text(json.dumps({"format": 1, **vars(settings)}))
+    with pytest.raises(UsageError, match=re.escape(why)):
+        reproduce.resume(tmp_path)
+
+
 def test_one_that_has_not_ended_says_how_to_go_on(films: Manifest, tmp_path: Path) -> None:
     (tmp_path / "plan.json").write_text("{}")
     way_on = f"Go on with hilum reproduce --resume {tmp_path}, or choose another"
