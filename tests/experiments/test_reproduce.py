@@ -17,6 +17,7 @@ from hilum.datasets.index import index
 from hilum.datasets.manifest import Manifest
 from hilum.decision import Estimate
 from hilum.errors import FolderTaken, Refused, UsageError
+from hilum.evaluation import intervals
 from hilum.experiments import paper
 from hilum.experiments.compare import tables
 from hilum.experiments.compare.jobs import Job
@@ -87,6 +88,25 @@ def test_the_judged_part_is_named_for_what_it_is(films: Manifest) -> None:
     assert "drawn by patient" in matrix.part_of(drawn)[1]
     without = films.select(np.array([part != "test" for part in films.part]))
     assert matrix.part_of(without)[0] == "validation"
+
+
+@pytest.mark.parametrize(
+    ("right", "found", "said"),
+    [
+        ((9, 10), (10, 10), "open"),  # so few films show nothing
+        ((618, 624), (389, 390), "held"),  # better than the paper
+        ((578, 624), (386, 390), "open"),  # the paper's own matrix, whose intervals are wider
+        ((5780, 6240), (3860, 3900), "held"),
+        ((618, 624), (360, 390), "not here"),
+        ((540, 624), (389, 390), "not here"),
+    ],
+)
+def test_a_claim_of_quality_needs_an_interval_above_the_papers_value(
+    right: tuple[int, int], found: tuple[int, int], said: str
+) -> None:
+    ours = [Estimate(k / n, *intervals.wilson(k, n), n, "") for k, n in (right, found)]
+    assert reread._as_good(*ours, margin=0.02) == said
+    assert reread._as_good(Estimate(1.0, None, None, 9, ""), ours[1], 0.02) != "held"
 
 
 def test_a_film_that_cannot_be_read_is_not_drawn(tmp_path: Path) -> None:
