@@ -148,6 +148,29 @@ def test_a_measure_that_is_not_defined_is_left_out() -> None:
     assert "val_auroc" not in agreement.compare_runs({0: epochs}, {0: epochs})
 
 
+def test_few_films_that_agree_by_chance_do_not_show_that_places_converge_alike() -> None:
+    rng, seeds, films = np.random.default_rng(2), (0, 1), 20
+
+    def runs(accuracy: float) -> dict[int, list[dict[str, Any]]]:
+        """One epoch a seed, of models that are right on so many films by chance."""
+        return {
+            seed: [
+                {**epochs_of(0.0, seed, 1)[0], "val_accuracy": float(right) / films,
+                 "val_loss": float(rng.normal(0.4, 0.01))}
+            ]
+            for seed, right in zip(seeds, rng.binomial(films, accuracy, 2), strict=True)
+        }  # fmt: skip
+
+    found = [agreement.compare_runs(runs(0.99), runs(0.96)) for _ in range(300)]
+    verdicts = [by_measure["val_accuracy"].verdict for by_measure in found]
+    assert "alike" not in verdicts and "not tested" in verdicts
+    same = runs(0.99)
+    rounded = {s: [{**e, "val_loss": e["val_loss"] + 5e-8} for e in same[s]] for s in same}
+    for other in (same, rounded):  # a sum in another order is the same run
+        again = agreement.compare_runs(same, other)
+        assert again["val_accuracy"].verdict == again["val_auroc"].verdict == "alike"
+
+
 def test_flips_are_counted_at_one_half() -> None:
     first, second = np.array([-1.0, 1.0, 0.1, -3.0]), np.array([-0.1, -1.0, 0.2, 3.0])
     assert agreement.flipped(first, second) == 2
