@@ -895,7 +895,7 @@ def test_what_was_kept_and_is_damaged_is_measured_again(tmp_path: Path) -> None:
     job = Job("train", tmp_path / "runs" / "x", "cpu:1", tmp_path / "r.toml", tmp_path / "f.csv")
     job.kept.parent.mkdir()
     job.kept.write_text('{"status": "done", "rea')
-    assert jobs._kept(job) is None
+    assert jobs.before(job) is None
 
 
 def test_a_difference_beyond_the_figure_is_said_at_its_edge(
@@ -922,6 +922,39 @@ def test_an_interrupted_comparison_goes_on(
     done = comparing.resume(tmp_path / "c")
     assert made_up.done[:2] == first and len(set(made_up.done)) == len(made_up.done) == 6
     assert done.seeds == (0, 1) and len(done.places["cpu:2"].found) == 2
+
+
+def test_later_seeds_take_the_precision_that_the_first_run_settled_on(
+    films: Manifest, made_up: MadeUp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usual, asked = made_up.outcome, list[tuple[str, int, str]]()
+    broken = {("cpu:2", 0)}
+
+    def settled(job: Job) -> Outcome:
+        name = job.folder.name.rpartition("-seed")[0].replace("-", ":", 1)
+        asked.append((name, job.seed, job.place))
+        if (name, job.seed) in broken:
+            return Outcome("failed", "killed.")
+        outcome = usual(job)
+        if "@" not in job.place:  # as a trial finds it: no two runs alike
+            precision = ("float32", "bfloat16")[job.seed % 2]
+            outcome.found["environment"]["place"] = f"{job.place}@{precision}"
+        return outcome
+
+    monkeypatch.setattr(made_up, "outcome", settled)
+    free = (*SMALL, 'training.precision="auto"')
+    comparing.compare(
+        films, ("cpu:1", "cpu:2"), seeds=3, overrides=free, breakdown=False, out=tmp_path / "c"
+    )
+    broken.clear()
+    comparing.resume(tmp_path / "c")
+    one, two = (
+        [(seed, place) for name, seed, place in asked if name == where]
+        for where in ("cpu:1", "cpu:2")
+    )
+    assert one == [(0, "cpu:1"), (1, "cpu:1@float32"), (2, "cpu:1@float32")]
+    # Its first seed failed, and takes later what the second has settled on.
+    assert two == [(0, "cpu:2"), (1, "cpu:2"), (2, "cpu:2@bfloat16"), (0, "cpu:2@bfloat16")]
 
 
 def test_a_scheduler_that_ends_a_comparison_is_told_how_to_go_on(
