@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
 import os
@@ -285,6 +286,12 @@ def test_a_process_that_dies_before_it_is_asked_is_one_too(
     monkeypatch.setattr(jobs, "WORKER", "hilum.no_such_room")
     monkeypatch.setattr(jobs.subprocess, "Popen", dead)
     assert "no_such_room" in perform(job_in(tmp_path), SILENT).reason
+
+
+def test_a_librarys_own_word_is_no_event() -> None:
+    outcome = {"status": "done", "reason": "", "found": {"x": 1}}
+    told = ["0\n", '["outcome"]\n', "null\n", "a word\n", json.dumps({"outcome": outcome}) + "\n"]
+    assert jobs._follow(io.StringIO("".join(told)), SILENT) == Outcome(**outcome)  # type: ignore[arg-type]
 
 
 def test_what_was_found_is_not_computed_again_and_failures_are(
@@ -922,6 +929,22 @@ def test_an_interrupted_comparison_goes_on(
     done = comparing.resume(tmp_path / "c")
     assert made_up.done[:2] == first and len(set(made_up.done)) == len(made_up.done) == 6
     assert done.seeds == (0, 1) and len(done.places["cpu:2"].found) == 2
+
+
+def test_a_comparison_within_a_reproduction_goes_on_from_its_own_folder(
+    films: Manifest, made_up: MadeUp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inner = tmp_path / "comparison"
+    (tmp_path / "plan.json").write_text("{}")
+    seen: list[Path] = []
+    monkeypatch.setattr(conditions, "hold", seen.append)
+    made_up.stop_after = 1
+    with pytest.raises(Interrupted):
+        comparing.compare(films, ("cpu:1", "cpu:2"), overrides=SMALL, out=inner)
+    made_up.stop_after = None
+    monkeypatch.chdir(inner)
+    done = comparing.resume(".")
+    assert set(seen) == {tmp_path} and done.folder == inner
 
 
 def test_later_seeds_take_the_precision_that_the_first_run_settled_on(

@@ -159,7 +159,7 @@ def resume(folder: Path | str, *, progress: Progress = SILENT) -> Comparison:
     ------
     UsageError, Locked, Refused, Interrupted
     """
-    folder = Path(folder)
+    folder = Path(folder).resolve()
     plan = Plan.read(folder)
     with lock(folder / "lock", what="--out"):
         manifest, recipe = Manifest.read(folder / "films.csv"), Recipe.load(folder / "recipe.toml")

@@ -169,6 +169,8 @@ def _follow(lines: IO[str], progress: Progress) -> Outcome | None:
             try:
                 event = json.loads(line)
             except ValueError:
+                event = None
+            if not isinstance(event, dict):
                 continue  # a library's own word
             if "stage" in event:
                 stage.close()
