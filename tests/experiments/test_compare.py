@@ -345,6 +345,50 @@ def test_a_comparison_goes_on_under_the_conditions_of_its_begin_alone(
         assert "(there: not known; here: " in said()
 
 
+def test_another_gpu_is_another_condition_where_a_place_is_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "nvidia-smi"
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+
+    def have(*names: str) -> None:
+        told = [f"GPU {k}: {name} (UUID: GPU-{k}a)" for k, name in enumerate(names)]
+        program.write_text("#!/bin/sh\n" + "".join(f"echo '{line}'\n" for line in told))
+        program.chmod(0o700)
+
+    def begin(content: dict[str, Any]) -> Path:
+        folder = tmp_path / str(len(list(tmp_path.iterdir())))
+        folder.mkdir()
+        (folder / "plan.json").write_text(json.dumps(content))
+        conditions.hold(folder)
+        return folder
+
+    have("NVIDIA H100", "NVIDIA H100")
+    on_gpu, tried = begin({"places": ["cpu:1", "cuda"]}), begin({"on": [], "wishes": True})
+    on_cpu = begin({"places": ["cpu:1", "cpu:2"]})
+    assert "gpus" not in json.loads((on_cpu / "machine.json").read_text())
+    earlier = begin({"places": ["cuda:2", "cpu:1"]})
+    kept = json.loads((earlier / "machine.json").read_text())
+    assert kept.pop("gpus") == "2 × NVIDIA H100"
+    (earlier / "machine.json").write_text(json.dumps(kept))
+    with pytest.raises(Refused, match=r"\(there: gpus not known; here: 2 × NVIDIA H100\)"):
+        conditions.hold(earlier)
+    have("NVIDIA L4", "NVIDIA H100", "NVIDIA H100")
+    for granted in ("1,2", "GPU-1,GPU-2"):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", granted)
+        conditions.hold(on_gpu)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    conditions.hold(on_cpu)
+    for folder in (on_gpu, tried):
+        with pytest.raises(Refused, match=r"there: 2 × NVIDIA H100; here: 1 × NVIDIA L4\)"):
+            conditions.hold(folder)
+    program.unlink()
+    conditions.hold(earlier)  # no GPU, no time of another
+    with pytest.raises(Refused, match=r"\(there: 2 × NVIDIA H100; here: no GPU\)"):
+        conditions.hold(on_gpu)
+
+
 def test_a_job_survives_json() -> None:
     job = Job("breakdown", Path("a/b"), "cuda", Path("r"), Path("m"), 3, ("x=1",))
     assert Job.from_dict(json.loads(json.dumps(job.as_dict()))) == job
