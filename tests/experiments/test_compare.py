@@ -7,6 +7,7 @@ import math
 import os
 import signal
 import time
+from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -26,7 +27,14 @@ from hilum.cli.compare import summary
 from hilum.datasets import phantom
 from hilum.datasets.manifest import Manifest
 from hilum.datasets.split import leaks, note_leaks
-from hilum.errors import FolderTaken, Interrupted, RecipeError, Refused, UsageError
+from hilum.errors import (
+    FolderTaken,
+    Interrupted,
+    RecipeError,
+    Refused,
+    UsageError,
+    WorkerLost,
+)
 from hilum.evaluation.scores import Scores
 from hilum.experiments import paper
 from hilum.experiments.compare import (
@@ -442,6 +450,22 @@ def test_a_gpus_step_is_timed_as_it_trains_and_taken_apart_by_operators() -> Non
     assert found["parts"]["convolution"] > 0 and found["parts"]["data"] > 0
 
 
+def test_processes_begin_a_timed_step_together() -> None:
+    recipe, films, told = tiny(), part(), list[str]()
+    learner: Any = TorchLearner(recipe, Place("cpu", 1, 1, "float32"), (1.0, 1.0))
+    learner.group = SimpleNamespace(
+        size=1, share=lambda batch: batch, arrive=lambda: None, collect=lambda: None,
+        meet=lambda: None, alone=lambda shared: nullcontext(told.append("alone")),
+        total=lambda values: told.append("met"),
+    )  # fmt: skip
+    step = learner.step
+    learner.step = lambda *given: (told.append("step"), step(*given))
+    found = breakdown._torch(learner, films, recipe, breakdown._batches(len(films), recipe))
+    timed = told[breakdown.WARM :][: 5 * breakdown.STEPS]
+    assert timed == ["met", "step", "met", "alone", "step"] * breakdown.STEPS
+    assert found["exchange"] is not None
+
+
 def test_the_parts_of_a_step_of_the_reference_add_up() -> None:
     recipe, films = tiny(), part()
     learner = ReferenceLearner(recipe, (1.0, 1.0))
@@ -455,6 +479,18 @@ def test_the_parts_of_a_step_of_the_reference_add_up() -> None:
 
 def event(name: str, parent: Any = None) -> Any:
     return SimpleNamespace(name=name, cpu_parent=parent)
+
+
+def test_why_a_process_of_a_group_left_is_told_and_a_librarys_word_is_not() -> None:
+    def rank(*words: str) -> Any:
+        return SimpleNamespace(stdout=io.StringIO("".join(f"{word}\n" for word in words)))
+
+    done = json.dumps({"outcome": {"status": "done", "reason": "", "found": {"x": 1}}})
+    left = json.dumps({"error": "WorkerLost", "text": "rank 0 fell silent"})
+    assert breakdown._answer([rank("0", "{no event", "[]", done), rank(done)]) == {"x": 1}
+    for words, why in (([left], "rank 0 fell silent"), ([], "a process left no word")):
+        with pytest.raises(WorkerLost, match=why):
+            breakdown._answer([rank(done), rank(*words)])
 
 
 def test_an_operator_belongs_to_its_nearest_name_but_a_marked_range_comes_first() -> None:
