@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
 import os
 import signal
 import time
+from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +27,14 @@ from hilum.cli.compare import summary
 from hilum.datasets import phantom
 from hilum.datasets.manifest import Manifest
 from hilum.datasets.split import leaks, note_leaks
-from hilum.errors import FolderTaken, Interrupted, RecipeError, Refused, UsageError
+from hilum.errors import (
+    FolderTaken,
+    Interrupted,
+    RecipeError,
+    Refused,
+    UsageError,
+    WorkerLost,
+)
 from hilum.evaluation.scores import Scores
 from hilum.experiments import paper
 from hilum.experiments.compare import (
@@ -148,6 +157,29 @@ def test_a_measure_that_is_not_defined_is_left_out() -> None:
     assert "val_auroc" not in agreement.compare_runs({0: epochs}, {0: epochs})
 
 
+def test_few_films_that_agree_by_chance_do_not_show_that_places_converge_alike() -> None:
+    rng, seeds, films = np.random.default_rng(2), (0, 1), 20
+
+    def runs(accuracy: float) -> dict[int, list[dict[str, Any]]]:
+        """One epoch a seed, of models that are right on so many films by chance."""
+        return {
+            seed: [
+                {**epochs_of(0.0, seed, 1)[0], "val_accuracy": float(right) / films,
+                 "val_loss": float(rng.normal(0.4, 0.01))}
+            ]
+            for seed, right in zip(seeds, rng.binomial(films, accuracy, 2), strict=True)
+        }  # fmt: skip
+
+    found = [agreement.compare_runs(runs(0.99), runs(0.96)) for _ in range(300)]
+    verdicts = [by_measure["val_accuracy"].verdict for by_measure in found]
+    assert "alike" not in verdicts and "not tested" in verdicts
+    same = runs(0.99)
+    rounded = {s: [{**e, "val_loss": e["val_loss"] + 5e-8} for e in same[s]] for s in same}
+    for other in (same, rounded):  # a sum in another order is the same run
+        again = agreement.compare_runs(same, other)
+        assert again["val_accuracy"].verdict == again["val_auroc"].verdict == "alike"
+
+
 def test_flips_are_counted_at_one_half() -> None:
     first, second = np.array([-1.0, 1.0, 0.1, -3.0]), np.array([-0.1, -1.0, 0.2, 3.0])
     assert agreement.flipped(first, second) == 2
@@ -264,6 +296,12 @@ def test_a_process_that_dies_before_it_is_asked_is_one_too(
     assert "no_such_room" in perform(job_in(tmp_path), SILENT).reason
 
 
+def test_a_librarys_own_word_is_no_event() -> None:
+    outcome = {"status": "done", "reason": "", "found": {"x": 1}}
+    told = ["0\n", '["outcome"]\n', "null\n", "a word\n", json.dumps({"outcome": outcome}) + "\n"]
+    assert jobs._follow(io.StringIO("".join(told)), SILENT) == Outcome(**outcome)  # type: ignore[arg-type]
+
+
 def test_what_was_found_is_not_computed_again_and_failures_are(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -313,6 +351,50 @@ def test_a_comparison_goes_on_under_the_conditions_of_its_begin_alone(
     for damaged in ("{", '"A machine, 64 cores"', "[]"):
         (tmp_path / "machine.json").write_text(damaged)
         assert "(there: not known; here: " in said()
+
+
+def test_another_gpu_is_another_condition_where_a_place_is_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "nvidia-smi"
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+
+    def have(*names: str) -> None:
+        told = [f"GPU {k}: {name} (UUID: GPU-{k}a)" for k, name in enumerate(names)]
+        program.write_text("#!/bin/sh\n" + "".join(f"echo '{line}'\n" for line in told))
+        program.chmod(0o700)
+
+    def begin(content: dict[str, Any]) -> Path:
+        folder = tmp_path / str(len(list(tmp_path.iterdir())))
+        folder.mkdir()
+        (folder / "plan.json").write_text(json.dumps(content))
+        conditions.hold(folder)
+        return folder
+
+    have("NVIDIA H100", "NVIDIA H100")
+    on_gpu, tried = begin({"places": ["cpu:1", "cuda"]}), begin({"on": [], "wishes": True})
+    on_cpu = begin({"places": ["cpu:1", "cpu:2"]})
+    assert "gpus" not in json.loads((on_cpu / "machine.json").read_text())
+    earlier = begin({"places": ["cuda:2", "cpu:1"]})
+    kept = json.loads((earlier / "machine.json").read_text())
+    assert kept.pop("gpus") == "2 × NVIDIA H100"
+    (earlier / "machine.json").write_text(json.dumps(kept))
+    with pytest.raises(Refused, match=r"\(there: gpus not known; here: 2 × NVIDIA H100\)"):
+        conditions.hold(earlier)
+    have("NVIDIA L4", "NVIDIA H100", "NVIDIA H100")
+    for granted in ("1,2", "GPU-1,GPU-2"):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", granted)
+        conditions.hold(on_gpu)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    conditions.hold(on_cpu)
+    for folder in (on_gpu, tried):
+        with pytest.raises(Refused, match=r"there: 2 × NVIDIA H100; here: 1 × NVIDIA L4\)"):
+            conditions.hold(folder)
+    program.unlink()
+    conditions.hold(earlier)  # no GPU, no time of another
+    with pytest.raises(Refused, match=r"\(there: 2 × NVIDIA H100; here: no GPU\)"):
+        conditions.hold(on_gpu)
 
 
 def test_a_job_survives_json() -> None:
@@ -368,6 +450,22 @@ def test_a_gpus_step_is_timed_as_it_trains_and_taken_apart_by_operators() -> Non
     assert found["parts"]["convolution"] > 0 and found["parts"]["data"] > 0
 
 
+def test_processes_begin_a_timed_step_together() -> None:
+    recipe, films, told = tiny(), part(), list[str]()
+    learner: Any = TorchLearner(recipe, Place("cpu", 1, 1, "float32"), (1.0, 1.0))
+    learner.group = SimpleNamespace(
+        size=1, share=lambda batch: batch, arrive=lambda: None, collect=lambda: None,
+        meet=lambda: None, alone=lambda shared: nullcontext(told.append("alone")),
+        total=lambda values: told.append("met"),
+    )  # fmt: skip
+    step = learner.step
+    learner.step = lambda *given: (told.append("step"), step(*given))
+    found = breakdown._torch(learner, films, recipe, breakdown._batches(len(films), recipe))
+    timed = told[breakdown.WARM :][: 5 * breakdown.STEPS]
+    assert timed == ["met", "step", "met", "alone", "step"] * breakdown.STEPS
+    assert found["exchange"] is not None
+
+
 def test_the_parts_of_a_step_of_the_reference_add_up() -> None:
     recipe, films = tiny(), part()
     learner = ReferenceLearner(recipe, (1.0, 1.0))
@@ -381,6 +479,18 @@ def test_the_parts_of_a_step_of_the_reference_add_up() -> None:
 
 def event(name: str, parent: Any = None) -> Any:
     return SimpleNamespace(name=name, cpu_parent=parent)
+
+
+def test_why_a_process_of_a_group_left_is_told_and_a_librarys_word_is_not() -> None:
+    def rank(*words: str) -> Any:
+        return SimpleNamespace(stdout=io.StringIO("".join(f"{word}\n" for word in words)))
+
+    done = json.dumps({"outcome": {"status": "done", "reason": "", "found": {"x": 1}}})
+    left = json.dumps({"error": "WorkerLost", "text": "rank 0 fell silent"})
+    assert breakdown._answer([rank("0", "{no event", "[]", done), rank(done)]) == {"x": 1}
+    for words, why in (([left], "rank 0 fell silent"), ([], "a process left no word")):
+        with pytest.raises(WorkerLost, match=why):
+            breakdown._answer([rank(done), rank(*words)])
 
 
 def test_an_operator_belongs_to_its_nearest_name_but_a_marked_range_comes_first() -> None:
@@ -872,7 +982,7 @@ def test_what_was_kept_and_is_damaged_is_measured_again(tmp_path: Path) -> None:
     job = Job("train", tmp_path / "runs" / "x", "cpu:1", tmp_path / "r.toml", tmp_path / "f.csv")
     job.kept.parent.mkdir()
     job.kept.write_text('{"status": "done", "rea')
-    assert jobs._kept(job) is None
+    assert jobs.before(job) is None
 
 
 def test_a_difference_beyond_the_figure_is_said_at_its_edge(
@@ -899,6 +1009,55 @@ def test_an_interrupted_comparison_goes_on(
     done = comparing.resume(tmp_path / "c")
     assert made_up.done[:2] == first and len(set(made_up.done)) == len(made_up.done) == 6
     assert done.seeds == (0, 1) and len(done.places["cpu:2"].found) == 2
+
+
+def test_a_comparison_within_a_reproduction_goes_on_from_its_own_folder(
+    films: Manifest, made_up: MadeUp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inner = tmp_path / "comparison"
+    (tmp_path / "plan.json").write_text("{}")
+    seen: list[Path] = []
+    monkeypatch.setattr(conditions, "hold", seen.append)
+    made_up.stop_after = 1
+    with pytest.raises(Interrupted):
+        comparing.compare(films, ("cpu:1", "cpu:2"), overrides=SMALL, out=inner)
+    made_up.stop_after = None
+    monkeypatch.chdir(inner)
+    done = comparing.resume(".")
+    assert set(seen) == {tmp_path} and done.folder == inner
+
+
+def test_later_seeds_take_the_precision_that_the_first_run_settled_on(
+    films: Manifest, made_up: MadeUp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usual, asked = made_up.outcome, list[tuple[str, int, str]]()
+    broken = {("cpu:2", 0)}
+
+    def settled(job: Job) -> Outcome:
+        name = job.folder.name.rpartition("-seed")[0].replace("-", ":", 1)
+        asked.append((name, job.seed, job.place))
+        if (name, job.seed) in broken:
+            return Outcome("failed", "killed.")
+        outcome = usual(job)
+        if "@" not in job.place:  # as a trial finds it: no two runs alike
+            precision = ("float32", "bfloat16")[job.seed % 2]
+            outcome.found["environment"]["place"] = f"{job.place}@{precision}"
+        return outcome
+
+    monkeypatch.setattr(made_up, "outcome", settled)
+    free = (*SMALL, 'training.precision="auto"')
+    comparing.compare(
+        films, ("cpu:1", "cpu:2"), seeds=3, overrides=free, breakdown=False, out=tmp_path / "c"
+    )
+    broken.clear()
+    comparing.resume(tmp_path / "c")
+    one, two = (
+        [(seed, place) for name, seed, place in asked if name == where]
+        for where in ("cpu:1", "cpu:2")
+    )
+    assert one == [(0, "cpu:1"), (1, "cpu:1@float32"), (2, "cpu:1@float32")]
+    # Its first seed failed, and takes later what the second has settled on.
+    assert two == [(0, "cpu:2"), (1, "cpu:2"), (2, "cpu:2@bfloat16"), (0, "cpu:2@bfloat16")]
 
 
 def test_a_scheduler_that_ends_a_comparison_is_told_how_to_go_on(

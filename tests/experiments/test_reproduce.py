@@ -5,19 +5,25 @@ import re
 from dataclasses import replace
 from html import unescape
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
 from hilum import report
+from hilum.datasets import phantom
+from hilum.datasets.index import index
 from hilum.datasets.manifest import Manifest
 from hilum.decision import Estimate
 from hilum.errors import FolderTaken, Refused, UsageError
+from hilum.evaluation import intervals
 from hilum.experiments import paper
 from hilum.experiments.compare import tables
 from hilum.experiments.compare.jobs import Job
 from hilum.experiments.reproduce import (
     closing,
+    document,
     figures,
     matrix,
     reproduce,
@@ -82,6 +88,36 @@ def test_the_judged_part_is_named_for_what_it_is(films: Manifest) -> None:
     assert "drawn by patient" in matrix.part_of(drawn)[1]
     without = films.select(np.array([part != "test" for part in films.part]))
     assert matrix.part_of(without)[0] == "validation"
+
+
+@pytest.mark.parametrize(
+    ("right", "found", "said"),
+    [
+        ((9, 10), (10, 10), "open"),  # so few films show nothing
+        ((618, 624), (389, 390), "held"),  # better than the paper
+        ((578, 624), (386, 390), "open"),  # the paper's own matrix, whose intervals are wider
+        ((5780, 6240), (3860, 3900), "held"),
+        ((618, 624), (360, 390), "not here"),
+        ((540, 624), (389, 390), "not here"),
+    ],
+)
+def test_a_claim_of_quality_needs_an_interval_above_the_papers_value(
+    right: tuple[int, int], found: tuple[int, int], said: str
+) -> None:
+    ours = [Estimate(k / n, *intervals.wilson(k, n), n, "") for k, n in (right, found)]
+    assert reread._as_good(*ours, margin=0.02) == said
+    assert reread._as_good(Estimate(1.0, None, None, 9, ""), ours[1], 0.02) != "held"
+
+
+def test_a_film_that_cannot_be_read_is_not_drawn(tmp_path: Path) -> None:
+    manifest = index(phantom.make(tmp_path / "films", patients=20, size=(100, 120)))
+    first = np.random.default_rng(0).permutation(np.flatnonzero(manifest.label == 0))[0]
+    film = manifest.root / manifest.path[first]
+    film.write_bytes(film.read_bytes()[:60])
+    recipe = Recipe.load("paper2021", ["preprocessing.size=94"])
+    done: Any = SimpleNamespace(manifest=manifest, comparison=SimpleNamespace(recipe=recipe))
+    assert "two chest films" in document._two_films(done, tmp_path)
+    assert (tmp_path / "figure-1.png").stat().st_size > 1000
 
 
 def test_a_wish_changes_one_thing_at_a_time() -> None:
@@ -199,6 +235,25 @@ def test_a_damaged_plan_is_told_as_one(content: str, tmp_path: Path) -> None:
 def test_a_plan_that_cannot_be_opened_is_told_as_one(tmp_path: Path) -> None:
     (tmp_path / "plan.json").mkdir()
     with pytest.raises(Refused, match=r"plan\.json \(Is a directory\)"):
+        reproduce.resume(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ('network.name="compact"', "of the paper's network: network.name=compact"),
+        ("network.options.filters=[]", "figure 3 shows a kernel"),
+    ],
+)
+def test_what_could_not_be_drawn_is_told_before_a_film_is_read(
+    change: str, why: str, tmp_path: Path
+) -> None:
+    settings, out = replace(SMALL, changes=(change,)), tmp_path / "r"
+    with pytest.raises(UsageError, match=re.escape(why)):
+        reproduce.reproduce(tmp_path / "none", settings, out=out)
+    assert not out.exists()
+    (tmp_path / "plan.json").write_text(json.dumps({"format": 1, **vars(settings)}))
+    with pytest.raises(UsageError, match=re.escape(why)):
         reproduce.resume(tmp_path)
 
 

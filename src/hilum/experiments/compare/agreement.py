@@ -31,7 +31,10 @@ WORDS = {
     "curve_loss": "training loss over the epochs",
     "curve_val_loss": "val. loss over the epochs",
 }
+#: Shares of films: with few of them two unlike places differ by none in every seed by chance.
+COUNTED = ("val_accuracy", "val_auroc")
 COINCIDENCE = 1e-9  # differences closer than this are the same one
+SAME = 1e-6  # losses closer than this differ by the order of a sum: the runs are the same
 CONFIDENCE = 0.90  # of the interval that goes with two one-sided tests at 5 %
 
 Verdict = Literal["alike", "different", "open", "not tested"]
@@ -49,7 +52,8 @@ class Equivalence:
     p : of the two one-sided tests, the larger
     verdict : ``alike``: the interval lies within ± margin; ``different``: it lies wholly
         outside; ``open``: neither; ``not tested``: one seed has no spread, nor have seeds that
-        differ by the same number of films, as few films and seeds may by chance
+        differ by the same number of films, as few films and seeds may by chance; nor those that
+        differ by none, unless their losses do not either (``SAME``)
     """
 
     difference: float
@@ -64,8 +68,12 @@ class Equivalence:
         return asdict(self)
 
 
-def equivalence(differences: ArrayLike, margin: float) -> Equivalence:
+def equivalence(differences: ArrayLike, margin: float, *, by_chance: bool = False) -> Equivalence:
     """Test paired differences (n,) against a margin.
+
+    Parameters
+    ----------
+    by_chance : whether differences that are all none may be so by chance, which tests nothing
 
     Examples
     --------
@@ -76,7 +84,7 @@ def equivalence(differences: ArrayLike, margin: float) -> Equivalence:
     """
     d = np.asarray(differences, np.float64)
     mean, n = float(d.mean()), len(d)
-    if n < 2 or (np.ptp(d) < COINCIDENCE and abs(mean) > COINCIDENCE):
+    if n < 2 or (np.ptp(d) < COINCIDENCE and (by_chance or abs(mean) > COINCIDENCE)):
         return Equivalence(mean, None, None, margin, None, n, "not tested")
     from scipy.stats import t
 
@@ -119,10 +127,15 @@ def compare_runs(
     seeds = sorted(first.keys() & second.keys())
     one = [measures(first[s]) for s in seeds]
     two = [measures(second[s]) for s in seeds]
-    return {
-        name: equivalence([b[name] - a[name] for a, b in zip(one, two, strict=True)], margin)
-        for name, margin in margins.items()
+    found = {
+        name: [b[name] - a[name] for a, b in zip(one, two, strict=True)]
+        for name in margins
         if seeds and all(name in m for m in (*one, *two))
+    }
+    same = "val_loss" in found and max(map(abs, found["val_loss"])) < SAME
+    return {
+        name: equivalence(d, margins[name], by_chance=name in COUNTED and not same)
+        for name, d in found.items()
     }
 
 

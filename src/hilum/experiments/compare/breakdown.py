@@ -137,6 +137,11 @@ def _torch(learner: Any, films: Any, recipe: Any, plan: list[NDArray[np.int64]])
             wait()
             return 1e3 * (time.perf_counter() - began)
 
+    def all_here() -> None:
+        """Wait for the others: who was ahead would pay for their lateness as exchange."""
+        if learner.group is not None:
+            learner.group.total(np.zeros(1))
+
     def begun(batches: list[NDArray[np.int64]]) -> Iterator[NDArray[np.int64]]:
         """An epoch holds so many steps and no more."""
         for number, batch in enumerate(batches):
@@ -148,8 +153,10 @@ def _torch(learner: Any, films: Any, recipe: Any, plan: list[NDArray[np.int64]])
         timed(batch)
     plain, alone = [], []
     for batch in begun(plan[WARM : WARM + STEPS]):
+        all_here()
         plain.append(timed(batch))
         if learner.group is not None:
+            all_here()
             alone.append(timed(batch, alone=True))
     # A GPU's step is one graph, whose operators have no names: those are seen one by one.
     learner.eager = True
@@ -306,8 +313,15 @@ def _answer(ranks: list[subprocess.Popen[str]]) -> dict[str, Any]:
         assert process.stdout is not None
         outcome: dict[str, Any] = {"status": "failed", "reason": "a process left no word"}
         for line in process.stdout:
-            if line.startswith("{"):
-                outcome = json.loads(line).get("outcome", outcome)
+            try:
+                event = json.loads(line)
+            except ValueError:
+                event = None
+            if not isinstance(event, dict):
+                continue  # a library's own word
+            if "error" in event:  # of one that had to leave at once, as GPUs' processes do
+                outcome = {"status": "failed", "reason": event["text"]}
+            outcome = event.get("outcome", outcome)
         if outcome["status"] != "done":
             raise WorkerLost(outcome["reason"])
         found = outcome["found"]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from hilum.datasets.manifest import Manifest
 from hilum.errors import DiskFull, Interrupted, Refused, UsageError, nearest, require
 from hilum.experiments.compare.agreement import MARGINS
 from hilum.experiments.compare.comparison import Comparison
-from hilum.experiments.compare.jobs import Job, Outcome, hold, perform
+from hilum.experiments.compare.jobs import Job, Outcome, before, hold, perform
 from hilum.experiments.compare.places import among, several
 from hilum.experiments.compare.runs import At, run_name
 from hilum.experiments.compare.sample import of_films
@@ -159,7 +159,7 @@ def resume(folder: Path | str, *, progress: Progress = SILENT) -> Comparison:
     ------
     UsageError, Locked, Refused, Interrupted
     """
-    folder = Path(folder)
+    folder = Path(folder).resolve()
     plan = Plan.read(folder)
     with lock(folder / "lock", what="--out"):
         manifest, recipe = Manifest.read(folder / "films.csv"), Recipe.load(folder / "recipe.toml")
@@ -187,9 +187,9 @@ def _go(
         if any(Place.parse(name).kind == "cpu" for name in places):
             library.build(libraries(recipe))  # once: no place's set-up
         for seed in plan.seeds:
-            for name, at in places.items():
+            for at in places.values():
                 if not _absent(at):
-                    at.outcomes[seed] = _train(folder, name, seed, plan, progress)
+                    at.outcomes[seed] = _train(folder, at, seed, plan, progress)
         for at in places.values():
             if plan.breakdown and at.found:
                 at.parts = _breakdown(folder, at, progress)
@@ -226,13 +226,24 @@ def _absent(at: At) -> bool:
     return any(outcome.status == "skipped" for outcome in at.outcomes.values())
 
 
-def _train(folder: Path, place: str, seed: int, plan: Plan, progress: Progress) -> Outcome:
-    number = plan.seeds.index(seed) * len(plan.places) + plan.places.index(place) + 1
-    progress.say(f"\n{place}, seed {seed}: run {number} of {len(plan.seeds) * len(plan.places)}")
-    outcome = perform(_job(folder, place, seed), progress)
+def _train(folder: Path, at: At, seed: int, plan: Plan, progress: Progress) -> Outcome:
+    number = plan.seeds.index(seed) * len(plan.places) + plan.places.index(at.name) + 1
+    progress.say(f"\n{at.name}, seed {seed}: run {number} of {len(plan.seeds) * len(plan.places)}")
+    job = replace(_job(folder, at.name, seed), place=_settled(folder, at, plan))
+    outcome = perform(job, progress)
     if outcome.status != "done":
-        progress.warn(f"{place}, seed {seed}: {outcome.status}: {outcome.reason}")
+        progress.warn(f"{at.name}, seed {seed}: {outcome.status}: {outcome.reason}")
     return outcome
+
+
+def _settled(folder: Path, at: At, plan: Plan) -> str:
+    """The place as its first finished run settled it: seeds that each tried for themselves which
+    precision is faster could differ in it, and would be averaged."""
+    kept = (before(_job(folder, at.name, seed)) for seed in plan.seeds)
+    for outcome in (*at.outcomes.values(), *kept):
+        if outcome is not None and outcome.status == "done":
+            return str(outcome.found["environment"]["place"])
+    return at.name
 
 
 def _job(folder: Path, place: str, seed: int) -> Job:

@@ -110,10 +110,10 @@ def perform(job: Job, progress: Progress) -> Outcome:
     KeyboardInterrupt
         After the process has been ended; a training has kept its last epoch.
     """
-    before = _kept(job)
-    if before is not None and before.status == "done":
+    earlier = before(job)
+    if earlier is not None and earlier.status == "done":
         progress.say("  measured before; kept")
-        return before
+        return earlier
     job.folder.parent.mkdir(parents=True, exist_ok=True)
     conditions.hold(job.whole)
     log = job.folder.with_name(f"{job.folder.name}.log")
@@ -146,14 +146,14 @@ def hold(jobs: Iterable[Job]) -> None:
     """See that what is left of these jobs may be done here, before any is taken up; raises
     ``Refused``."""
     for job in jobs:
-        before = _kept(job)
-        if before is None or before.status != "done":
+        earlier = before(job)
+        if earlier is None or earlier.status != "done":
             conditions.hold(job.whole)
             return
 
 
-def _kept(job: Job) -> Outcome | None:
-    """What became of it before; None where that is not known, or was damaged."""
+def before(job: Job) -> Outcome | None:
+    """What became of a job before; None where that is not known, or was damaged."""
     try:
         return Outcome(**json.loads(job.kept.read_text("utf-8")))
     except (OSError, ValueError, TypeError):
@@ -169,6 +169,8 @@ def _follow(lines: IO[str], progress: Progress) -> Outcome | None:
             try:
                 event = json.loads(line)
             except ValueError:
+                event = None
+            if not isinstance(event, dict):
                 continue  # a library's own word
             if "stage" in event:
                 stage.close()

@@ -165,7 +165,8 @@ def convergence(comparison: Comparison, made: dict[str, Table], drawn: dict[str,
             "was stated before (two one-sided tests at 5 %), and differ where it lies wholly "
             "outside; else the question stays open. That no difference was seen would not do: with "
             "few runs none is seen. One seed has no spread and cannot be tested, nor can seeds "
-            "that all differ by the same; those that do not differ at all are alike.</p>"
+            "that all differ by the same. Accuracies and AUROCs that do not differ are alike where "
+            "the losses do not either; else they may agree by chance, and are not tested.</p>"
             + report.figure(
                 drawn["agreement"],
                 "Differences from the baseline over paired seeds, with 90 % intervals.",

@@ -115,7 +115,8 @@ def _first_kernel(done: Reproduction) -> tuple[Any, Any, float] | None:
 
 def _two_films(done: Reproduction, folder: Path) -> str:
     """Figure 1 as a picture of the page; ``figure-1.png``."""
-    picture = png(figures.films(done.manifest))
+    cache = Cache.fill(done.manifest, done.comparison.recipe.preprocessing)
+    picture = png(figures.films(done.manifest, cache.rows >= 0))
     write_file(folder / "figure-1.png", picture)
     return report.image(picture, "two chest films").replace("<img", '<img style="max-width:100%"')
 

@@ -21,15 +21,20 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def films(manifest: Manifest) -> NDArray[np.uint8]:
-    """Figure 1: a film without pneumonia and one with it, by chance."""
+def films(manifest: Manifest, readable: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """Figure 1: a film without pneumonia and one with it, by chance.
+
+    Parameters
+    ----------
+    readable : (n,) whether a film of the manifest has pixels; others are not drawn
+    """
     from hilum.films.picture import mosaic, view
 
     rng = np.random.default_rng(0)
     label = np.asarray(manifest.label)
     pictures = []
     for kind in (0, 1):
-        row = int(rng.permutation(np.flatnonzero(label == kind))[0])
+        row = int(rng.permutation(np.flatnonzero(readable & (label == kind)))[0])
         pictures.append(view(manifest.read_film(row), 420))
     labels = [f"without: {manifest.classes[0]}", f"with: {manifest.classes[1]}"]
     return mosaic(pictures, columns=2, labels=labels)

@@ -10,7 +10,7 @@ from typing import Any
 import hilum
 from hilum.datasets.index import open_data
 from hilum.datasets.manifest import Manifest
-from hilum.errors import Interrupted
+from hilum.errors import Interrupted, UsageError
 from hilum.experiments.compare import compare as comparing
 from hilum.experiments.compare.comparison import Comparison
 from hilum.experiments.compare.places import default_places, several
@@ -148,6 +148,7 @@ def reproduce(
     recipe = Recipe.load("paper2021", settings.overrides())
     several(settings.on or default_places(recipe), recipe)
     comparing.check(recipe)
+    _check(recipe)
     with begun(folder, way_on=lambda: comparing.way_on(folder, "reproduce")):
         folder = folder.resolve()
         manifest = open_data(data, progress=progress, **options)
@@ -156,10 +157,26 @@ def reproduce(
         return _go(folder, manifest, settings, progress)
 
 
+def _check(recipe: Recipe) -> None:
+    """Tell before a film is read what the figures and the wishes could not be made of."""
+    if recipe.network.name != "paper2021":
+        raise UsageError(
+            f"a reproduction is of the paper's network: network.name={recipe.network.name}. "
+            "Leave that out, or compare places with hilum compare."
+        )
+    filters = recipe.network.options.get("filters", [1])
+    if min(filters, default=0) < 1:
+        raise UsageError(
+            f"figure 3 shows a kernel, and there would be none: network.options.filters={filters}. "
+            "Name one number or more, each 1 or more."
+        )
+
+
 def resume(folder: Path | str, *, progress: Progress = SILENT) -> Reproduction:
     """Go on with a reproduction that was interrupted; what was measured is kept."""
     folder = Path(folder).resolve()
     settings = Settings.read(folder)
+    _check(Recipe.load("paper2021", settings.overrides()))
     with lock(folder / "lock", what="--out"):
         return _go(folder, Manifest.read(folder / "films.csv"), settings, progress)
 
