@@ -106,7 +106,7 @@ def _train(job: Job, began: float) -> dict[str, Any]:
 def _watch(job: Job, began: float) -> Any:
     """Progress as JSON lines that also keeps the seconds to the first step, at once, and notes
     when the last epoch ended."""
-    from hilum.training.worker import Telling, tell
+    from hilum.training.worker import Telling
 
     class Watch(Telling):
         last: float | None = None
@@ -125,9 +125,6 @@ def _watch(job: Job, began: float) -> Any:
         def row(self, table: str, values: dict[str, object]) -> None:
             self.last, self.resident = time.time(), _resident(resource.RUSAGE_SELF)
             super().row(table, values)
-
-        def warn(self, text: str) -> None:
-            tell(warn=text)
 
     return Watch()
 
