@@ -297,9 +297,9 @@ def test_a_process_that_dies_before_it_is_asked_is_one_too(
 
 
 def test_a_librarys_own_word_is_no_event() -> None:
-    outcome = {"status": "done", "reason": "", "found": {"x": 1}}
+    outcome: dict[str, Any] = {"status": "done", "reason": "", "found": {"x": 1}}
     told = ["0\n", '["outcome"]\n', "null\n", "a word\n", json.dumps({"outcome": outcome}) + "\n"]
-    assert jobs._follow(io.StringIO("".join(told)), SILENT) == Outcome(**outcome)  # type: ignore[arg-type]
+    assert jobs._follow(io.StringIO("".join(told)), SILENT) == Outcome(**outcome)
 
 
 def test_what_was_found_is_not_computed_again_and_failures_are(

@@ -150,13 +150,16 @@ def _accuracy(done: Reproduction) -> Row:
 
 def _as_good(accuracy: Estimate, recall: Estimate, margin: float) -> str:
     """Whether both are the paper's or better, by their intervals: a wide one shows neither."""
-    theirs = paper_metrics()
+    theirs, good, worse = paper_metrics(), 0, False
     pairs = ((accuracy, theirs["accuracy"].value), (recall, theirs["recall"].value))
-    ends = [(o.low, o.high, t) for o, t in pairs]
-    known = [(low, high, t) for low, high, t in ends if None not in (low, high, t)]
-    if len(known) == len(pairs) and all(low >= t - margin for low, _, t in known):  # type: ignore[operator]
+    for ours, value in pairs:
+        if ours.low is None or ours.high is None or value is None:
+            continue
+        good += ours.low >= value - margin
+        worse = worse or ours.high < value
+    if good == len(pairs):
         return "held"
-    return "not here" if any(high < t for _, high, t in known) else "open"  # type: ignore[operator]
+    return "not here" if worse else "open"
 
 
 def _size(done: Reproduction) -> Row:
