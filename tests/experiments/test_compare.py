@@ -630,7 +630,7 @@ def test_a_comparison_says_what_was_planted(planted: tuple[Comparison, MadeUp]) 
     assert by_place["reference"]["reason"] == "seed 0: it broke."
     assert by_place["cpu:1"]["seconds_an_epoch"]["n"] == 9
     # Set-up is 3 s longer; an epoch of three seeds takes 18 s and 9 s on average.
-    assert [row["epochs"] for row in content["break_even"]] == [1, 1]
+    assert [(row["epochs"], row["known"]) for row in content["break_even"]] == [(1, True)] * 2
 
 
 def test_its_tables_figures_and_pages_are_written(planted: tuple[Comparison, MadeUp]) -> None:
@@ -752,7 +752,7 @@ def test_whether_moving_data_is_a_threat_is_judged_by_the_interval(
 def test_a_single_epoch_shows_no_spread() -> None:
     found = speed.speed_up([[4.0]], [[2.0]])
     assert speed.bounds(found) is None and found["ratio"] == 2
-    row = {"between": speed.bounds(found), "epochs": 3, "setup_more": 1.0}
+    row = {"between": speed.bounds(found), "known": False, "epochs": 3, "setup_more": 1.0}
     assert payback.pays(row) == "not known (one epoch)"
     assert speed.bounds(speed.speed_up([[4.0, 5.0]], [[2.0, 2.0]])) == (2.0, 2.5)
 
@@ -819,7 +819,8 @@ def test_a_claim_of_speed_needs_more_than_a_mean(
 def test_when_a_set_up_has_paid_in_words(
     more: float, epochs: int | None, between: tuple[float, float], said: str
 ) -> None:
-    row = {"setup_more": more, "epochs": epochs, "between": between}
+    known = speed.known(between)
+    row = {"setup_more": more, "epochs": epochs, "between": between, "known": known}
     assert payback.pays(row) == said
 
 
@@ -867,6 +868,7 @@ def test_models_of_one_answer_do_not_show_that_places_converge_alike(
             moved.write(runs[name].run_folder(seed) / "scores.csv")
     alike = replace(done, places=runs)
     assert alike.places["cpu:1"].one_answer == [] and alike.places["cpu:2"].one_answer == [1]
+    assert [place["one_answer"] for place in alike.as_dict()["places"][:2]] == [[], [1]]
     held, said = verdict(alike, "Losses")
     assert held == "open" and said.endswith("; but some models answer every film alike")
     assert "alike, one answer" in summary(alike) and "at chance" not in summary(alike)
@@ -1073,6 +1075,17 @@ def test_a_scheduler_that_ends_a_comparison_is_told_how_to_go_on(
     with pytest.raises(Interrupted, match="--resume"):
         comparing.compare(films, ("cpu:1", "cpu:2"), overrides=SMALL, out=tmp_path / "c")
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_who_is_interrupted_while_pages_are_drawn_is_told_how_to_go_on(
+    films: Manifest, made_up: MadeUp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def drawing(comparison: Comparison) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("hilum.experiments.compare.document.write", drawing)
+    with pytest.raises(Interrupted, match=f"Go on with hilum compare --resume {tmp_path / 'c'}"):
+        comparing.compare(films, ("cpu:1", "cpu:2"), overrides=SMALL, out=tmp_path / "c")
 
 
 def test_one_failed_seed_leaves_the_others(

@@ -343,6 +343,22 @@ def test_sigkill_at_any_moment_and_resume(data: Manifest, whole: Run, tmp_path: 
     alike(resume(out, workers=0), whole)
 
 
+def test_a_kill_between_a_checkpoint_and_its_table_leaves_no_row_out(
+    data: Manifest, whole: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(run: Run, epochs: list[Any], write: Any = Run.write_epochs) -> None:
+        if len(epochs) == 4:  # the last one
+            raise KeyboardInterrupt
+        write(run, epochs)
+
+    out = tmp_path / "run"
+    with monkeypatch.context() as patch, pytest.raises(Interrupted):
+        patch.setattr(Run, "write_epochs", killed)
+        train(data, recipe_of(**TABLES), on="cpu:1", out=out, workers=0)
+    assert len(Run(out).epochs) == 3
+    alike(resume(out, workers=0), whole)
+
+
 def test_a_run_that_goes_on_is_not_resumed_beside(whole: Run) -> None:
     with lock(whole.folder / "lock"), pytest.raises(Locked):
         resume(whole.folder)

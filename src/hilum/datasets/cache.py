@@ -247,9 +247,10 @@ def _check_room(shelf: Shelf, films: int) -> None:
     need, free = films * shelf.film_bytes, shutil.disk_usage(shelf.folder).free
     if need + MARGIN > free:
         raise DiskFull(
-            f"no room for {films:,} decoded films: {need / 1e6:,.0f} MB are needed and "
-            f"{free / 1e6:,.0f} MB are free in {shelf.folder}. Free some space (hilum doctor "
-            "--clear empties the cache), or set HILUM_CACHE to another disk."
+            f"no room for {films:,} decoded films: {need / 1e6:,.0f} MB are needed, with "
+            f"{MARGIN / 1e6:,.0f} to spare, and {free / 1e6:,.0f} MB are free in {shelf.folder}. "
+            "Free some space (hilum doctor --clear empties the cache), or set HILUM_CACHE to "
+            "another disk."
         )
 
 

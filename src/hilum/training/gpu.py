@@ -127,7 +127,7 @@ class CudaLearner(TorchLearner):
         return None
 
     def warm_up(self, films: Films, validation: Films, epoch: int) -> None:
-        """Films carried over, kernels compiled, a step captured; in a group the way forward alone."""
+        """Films carried over, kernels compiled, a step captured; in a group forward alone."""
         self.begin(films, epoch)
         settings = self.recipe.training
         plan = batches(np.arange(len(films)), settings.batch, settings.last_batch)

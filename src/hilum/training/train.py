@@ -277,9 +277,9 @@ def learn(
             learner.restore(state["learner"])
             rate.restore(state["rate"])
         writes = together is None or together.rank == 0
-        if writes and epochs and len(epochs) < recipe.training.epochs:
-            run.write_epochs(epochs)
-            for epoch in epochs:
+        if writes and epochs:
+            run.write_epochs(epochs)  # a kill may have come between the checkpoint and its table
+            for epoch in epochs if len(epochs) < recipe.training.epochs else ():
                 progress.row("training", epoch.as_dict())
 
         def ended(epoch: Epoch) -> None:

@@ -8,7 +8,7 @@ from html import escape
 from hilum import report
 from hilum.datasets.manifest import number_of
 from hilum.experiments.compare.comparison import Comparison
-from hilum.experiments.compare.payback import known, pays
+from hilum.experiments.compare.payback import pays
 from hilum.experiments.compare.speed import bounds, times
 from hilum.experiments.compare.tables import seconds
 from hilum.machine import Place
@@ -193,7 +193,7 @@ def _pays(comparison: Comparison) -> Row:
         return claim, "not measured", "no parallel place beside the baseline"
     said = [
         f"{escape(row['place'])}: {seconds(row['setup_more'], '+')} s, "
-        f"{'pays' if known(row) else 'when it pays is'} {pays(row)}"
+        f"{'pays' if row['known'] else 'when it pays is'} {pays(row)}"
         for row in rows
     ]
     enough = comparison.recipe.training.epochs
@@ -201,7 +201,7 @@ def _pays(comparison: Comparison) -> Row:
         row["setup_more"] > 0
         and row["epochs"] is not None
         and row["epochs"] <= enough
-        and known(row)
+        and row["known"]
         for row in rows
     )
     said[-1] += f" (held: extra time, paid within {number_of(enough, 'epochs')})"

@@ -7,7 +7,8 @@ comparison.speed_up("cpu:2", over="cpu:1")
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -175,6 +176,30 @@ def _go(
     workers: int | None,
     progress: Progress,
 ) -> Comparison:
+    with resumable(folder, "compare"):
+        return _measure(folder, plan, manifest, recipe, workers, progress)
+
+
+@contextmanager
+def resumable(folder: Path, command: str) -> Iterator[None]:
+    """What is interrupted here names the line that goes on; pages take seconds to draw, too."""
+    try:
+        yield
+    except (KeyboardInterrupt, Interrupted):
+        raise Interrupted(
+            f"interrupted: {folder}; what was measured is kept. Go on with hilum {command} "
+            f"--resume {folder}."
+        ) from None
+
+
+def _measure(
+    folder: Path,
+    plan: Plan,
+    manifest: Manifest,
+    recipe: Recipe,
+    workers: int | None,
+    progress: Progress,
+) -> Comparison:
     from hilum.experiments.compare.document import write
     from hilum.native import library
     from hilum.training.learner import libraries
@@ -182,22 +207,16 @@ def _go(
     runs = folder / "runs"
     places = {name: At(name, runs) for name in plan.places}
     hold(_job(folder, name, seed) for seed in plan.seeds for name in places)
-    try:
-        Cache.fill(manifest, recipe.preprocessing, workers=workers, progress=progress)
-        if any(Place.parse(name).kind == "cpu" for name in places):
-            library.build(libraries(recipe))  # once: no place's set-up
-        for seed in plan.seeds:
-            for at in places.values():
-                if not _absent(at):
-                    at.outcomes[seed] = _train(folder, at, seed, plan, progress)
+    Cache.fill(manifest, recipe.preprocessing, workers=workers, progress=progress)
+    if any(Place.parse(name).kind == "cpu" for name in places):
+        library.build(libraries(recipe))  # once: no place's set-up
+    for seed in plan.seeds:
         for at in places.values():
-            if plan.breakdown and at.found:
-                at.parts = _breakdown(folder, at, progress)
-    except KeyboardInterrupt:
-        raise Interrupted(
-            f"interrupted: {folder}; what was measured is kept. Go on with hilum compare "
-            f"--resume {folder}."
-        ) from None
+            if not _absent(at):
+                at.outcomes[seed] = _train(folder, at, seed, plan, progress)
+    for at in places.values():
+        if plan.breakdown and at.found:
+            at.parts = _breakdown(folder, at, progress)
     comparison = Comparison(
         folder, manifest, recipe, plan.seeds, plan.baseline, plan.margins, places
     )

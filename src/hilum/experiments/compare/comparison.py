@@ -129,7 +129,8 @@ class Comparison:
         """Set-up against the time saved, over the baseline, of the seeds that were run in both.
 
         ``between`` is what the speed-up lies between (``speed.bounds``): where that holds 1,
-        or is not known, the ``epochs`` that follow from the means are not sure.
+        or is not known, it is not ``known`` which place is faster by the epoch, and the ``epochs``
+        that follow from the means are not sure.
         """
         base = self.places[self.baseline]
         found = []
@@ -140,6 +141,7 @@ class Comparison:
             seeds = self.shared_seeds(name, self.baseline)
             seconds, usual = (float(a.times("epoch", seeds).mean()) for a in (at, base))
             setup, usual_setup = at.setup(seeds), base.setup(seeds)
+            between = speed.bounds(ratio)
             found.append(
                 {
                     "place": name,
@@ -147,7 +149,8 @@ class Comparison:
                     "setup_seconds": round(setup, 3),
                     "setup_more": round(setup - usual_setup, 3),
                     "saved_an_epoch": round(usual - seconds, 3),
-                    "between": speed.bounds(ratio),
+                    "between": between,
+                    "known": speed.known(between),
                     "epochs": speed.break_even(setup, seconds, usual_setup, usual),
                 }
             )

@@ -15,7 +15,7 @@ from hilum.report import Section
 
 def pays(row: Mapping[str, Any]) -> str:
     """When a place's set-up has paid, in words: a row of ``Comparison.break_even``."""
-    if not known(row):
+    if not row["known"]:
         if row["between"] is None:
             return "not known (one epoch)"
         low, high = map(times, row["between"])
@@ -25,14 +25,6 @@ def pays(row: Mapping[str, Any]) -> str:
     if row["epochs"] == 0:
         return "from the start"
     return f"after {row['epochs']:,} epoch{'s' if row['epochs'] > 1 else ''}"
-
-
-def known(row: Mapping[str, Any]) -> bool:
-    """Whether the place is known to be faster, or slower, by the epoch."""
-    if row["between"] is None:
-        return False
-    low, high = row["between"]
-    return not low <= 1 <= high
 
 
 def section(comparison: Comparison) -> Section | None:

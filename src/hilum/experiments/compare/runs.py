@@ -150,6 +150,7 @@ class At:
             "setup_seconds": speed.summary([f["setup_seconds"] for f in self.found.values()]),
             "breakdown": self.parts.found if self.parts and self.parts.found else None,
             "spread_over_seeds": agreement.spread(self.epochs),
+            "one_answer": self.one_answer,
             "runs": [
                 {"seed": seed, "status": o.status, "reason": o.reason or None, **o.found}
                 for seed, o in self.outcomes.items()

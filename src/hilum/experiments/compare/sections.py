@@ -266,7 +266,9 @@ def method(comparison: Comparison) -> Section:
         "graphs.</p>"
         f"<p>Recipe digest <code>{comparison.recipe.digest}</code>, films' digest "
         f"<code>{comparison.manifest.digest[:16]}</code>, {precision_of(at)} on "
-        f"{escape(at.name)}. Again: <code>{escape(again(comparison))}</code></p>"
+        f"{escape(at.name)}. Again, in the folder "
+        f"<code>{escape(comparison.folder.name)}</code>: "
+        f"<code>{escape(again(comparison))}</code></p>"
     )
     return Section("How this was measured", body, "method")
 

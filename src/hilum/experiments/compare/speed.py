@@ -89,6 +89,11 @@ def times(ratio: float) -> str:
     return f"{ratio:.2f}" if ratio >= 0.0995 else f"{ratio:.2g}"
 
 
+def known(between: tuple[float, float] | None) -> bool:
+    """Whether a speed-up that lies ``between`` (:func:`bounds`) is one, or the opposite of one."""
+    return between is not None and not between[0] <= 1 <= between[1]
+
+
 def break_even(
     setup: float, seconds: float, baseline_setup: float, baseline_seconds: float
 ) -> int | None:

@@ -10,7 +10,7 @@ from typing import Any
 import hilum
 from hilum.datasets.index import open_data
 from hilum.datasets.manifest import Manifest
-from hilum.errors import Interrupted, UsageError
+from hilum.errors import UsageError
 from hilum.experiments.compare import compare as comparing
 from hilum.experiments.compare.comparison import Comparison
 from hilum.experiments.compare.places import default_places, several
@@ -183,53 +183,52 @@ def resume(folder: Path | str, *, progress: Progress = SILENT) -> Reproduction:
 
 @stoppable()
 def _go(folder: Path, data: Manifest, settings: Settings, progress: Progress) -> Reproduction:
+    with comparing.resumable(folder, "reproduce"):
+        return _measure(folder, data, settings, progress)
+
+
+def _measure(folder: Path, data: Manifest, settings: Settings, progress: Progress) -> Reproduction:
     from hilum.experiments.reproduce.document import write
 
-    try:
-        progress.say("1. The same training in several places (tables 1 to 5)")
-        manifest = of_films(data, settings.films)
-        comparison = _compared(
-            folder / "comparison",
-            manifest,
-            settings.on or default_places(Recipe.load("paper2021", settings.overrides())),
-            settings.seeds,
-            settings.overrides(),
+    progress.say("1. The same training in several places (tables 1 to 5)")
+    manifest = of_films(data, settings.films)
+    comparison = _compared(
+        folder / "comparison",
+        manifest,
+        settings.on or default_places(Recipe.load("paper2021", settings.overrides())),
+        settings.seeds,
+        settings.overrides(),
+        progress,
+    )
+    sequential = None
+    if settings.sequential_films:
+        progress.say("\n2. The sequential run: the formulas, one film after another")
+        sequential = _compared(
+            folder / "sequential",
+            of_films(data, settings.sequential_films),
+            SEQUENTIAL,
+            1,
+            [*settings.changes, "training.epochs=1"],
             progress,
         )
-        sequential = None
-        if settings.sequential_films:
-            progress.say("\n2. The sequential run: the formulas, one film after another")
-            sequential = _compared(
-                folder / "sequential",
-                of_films(data, settings.sequential_films),
-                SEQUENTIAL,
-                1,
-                [*settings.changes, "training.epochs=1"],
-                progress,
-            )
-        place = comparison.fastest
-        seed = min(comparison.places[place].found)
-        judged = judge(manifest, Run(comparison.places[place].run_folder(seed)), place)
-        granted = None
-        if settings.wishes:
-            progress.say("\n3. The closing wishes: more data, a more complex model")
-            granted = wishing.grant(
-                folder / "wishes",
-                of_films(data, settings.wish_films or settings.films),
-                str(comparison.places[place].environment["place"]),
-                progress,
-                changes=settings.changes,
-                epochs=settings.wish_epochs,
-                size=settings.wish_size,
-                shares=settings.wish_shares,
-                sizes=settings.wish_sizes,
-                widths=settings.wish_widths,
-            )
-    except (KeyboardInterrupt, Interrupted):
-        raise Interrupted(
-            f"interrupted: {folder}; what was measured is kept. Go on with hilum reproduce "
-            f"--resume {folder}."
-        ) from None
+    place = comparison.fastest
+    seed = min(comparison.places[place].found)
+    judged = judge(manifest, Run(comparison.places[place].run_folder(seed)), place)
+    granted = None
+    if settings.wishes:
+        progress.say("\n3. The closing wishes: more data, a more complex model")
+        granted = wishing.grant(
+            folder / "wishes",
+            of_films(data, settings.wish_films or settings.films),
+            str(comparison.places[place].environment["place"]),
+            progress,
+            changes=settings.changes,
+            epochs=settings.wish_epochs,
+            size=settings.wish_size,
+            shares=settings.wish_shares,
+            sizes=settings.wish_sizes,
+            widths=settings.wish_widths,
+        )
     done = Reproduction(folder, manifest, settings, comparison, sequential, judged, granted)
     write(done, progress)
     return done
