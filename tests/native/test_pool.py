@@ -2,6 +2,7 @@
 
 import ctypes
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -25,6 +26,17 @@ EXPORT int visit(int pieces, int threads, const uint8_t* full, int* visits) {{
         }});
     }});
 }}
+"""
+# In a process that has no room for the stack of another thread.
+WITHOUT_THREADS = """
+import ctypes, resource, sys
+from hilum.native.library import Library
+visit = Library(sys.argv[1]).visit
+visits = (ctypes.c_int * 1000)()
+held = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (held + (1 << 20), resource.RLIM_INFINITY))
+visit(1000, 4, bytes(1000), visits)
+print(set(visits))
 """
 pytestmark = pytest.mark.skipif(
     not sys.platform.startswith("linux") or shutil.which("g++") is None,
@@ -63,3 +75,10 @@ def test_a_piece_without_memory_ends_its_job_alone(
         else:
             visit(len(full), threads, bytes(marked), visits)
             assert list(visits) == [1] * len(full)
+
+
+def test_work_is_done_by_fewer_threads_where_there_is_no_room_for_more(built: Path) -> None:
+    told = subprocess.run(
+        [sys.executable, "-c", WITHOUT_THREADS, built], capture_output=True, text=True, timeout=60
+    )
+    assert (told.returncode, told.stdout) == (0, "{1}\n"), told.stderr

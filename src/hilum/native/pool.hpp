@@ -15,6 +15,7 @@
 #include <algorithm>
 #include <atomic>
 #include <condition_variable>
+#include <exception>
 #include <functional>
 #include <memory>
 #include <mutex>
@@ -115,8 +116,11 @@ class Pool {
     void invite(const std::shared_ptr<Job>& job) {
         {
             std::lock_guard<std::mutex> lock(mutex);
-            for (; members < job->helpers; members++)
-                std::thread(&Pool::live, this, members).detach();
+            try {
+                for (; members < job->helpers; members++)
+                    std::thread(&Pool::live, this, members).detach();
+            } catch (const std::exception&) {  // no room for its stack: fewer do the same work
+            }
             current = job;
             number++;
         }
