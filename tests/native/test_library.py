@@ -61,6 +61,15 @@ def test_the_switch_takes_on_and_off(value: str | None, monkeypatch: pytest.Monk
         library.check_switch()
 
 
+@pytest.mark.parametrize("name", library.NAMES)
+def test_every_function_answers_whether_memory_was_full(name: str) -> None:
+    """An exception that left one would end the process (``layers.hpp``)."""
+    _, *functions = (library.FOLDER / f"{name}.cpp").read_text().split("EXPORT ")
+    assert functions
+    for one in functions:
+        assert one.startswith("int matrix_tiles") or "return answer([&] {" in one
+
+
 @needs_compiler
 @pytest.mark.parametrize("folder", ["x" * 300, "~nobody-of-this-name/cache"])
 def test_a_cache_folder_that_cannot_be_there_costs_the_kernels_alone(

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -31,8 +30,8 @@ def build(
         yield request.param
 
 
-def built_in(folder: Path, names: tuple[str, ...], flags: list[str]) -> dict[str, ctypes.CDLL]:
+def built_in(folder: Path, names: tuple[str, ...], flags: list[str]) -> dict[str, library.Library]:
     """Libraries of other flags than this processor's."""
     for name in names:
         library.compile_to(folder / name, name, flags)
-    return {name: ctypes.CDLL(str(folder / name)) for name in names}
+    return {name: library.Library(str(folder / name)) for name in names}

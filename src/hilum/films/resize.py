@@ -36,7 +36,6 @@ def _by_pillow(values: NDArray[Any], size: int) -> NDArray[Any]:
 def _by(native: ctypes.CDLL, values: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     film, out = np.ascontiguousarray(values), np.empty((size, size), np.uint8)
     pointers = (ctypes.c_void_p(array.ctypes.data) for array in (film, out))
-    if not native.resize_uint8(*pointers, *map(ctypes.c_int, (*film.shape, size))):
-        raise MemoryError
+    native.resize_uint8(*pointers, *map(ctypes.c_int, (*film.shape, size)))
     out.flags.writeable = False  # as what Pillow gives
     return out

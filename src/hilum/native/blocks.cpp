@@ -15,37 +15,45 @@ using namespace hilum;
 
 // `dx` may be null.
 #define FOR_TYPE(NAME, T)                                                                         \
-    EXPORT void pool_forward_##NAME(const T* x, T* y, uint8_t* winners, const Shape* s, int threads) { \
-        pool_forward(x, y, winners, *s, threads);                                                 \
+    EXPORT int pool_forward_##NAME(const T* x, T* y, uint8_t* winners, const Shape* s,            \
+                                   int threads) {                                                 \
+        return answer([&] { pool_forward(x, y, winners, *s, threads); });                         \
     }                                                                                             \
-    EXPORT void pool_backward_##NAME(const T* dy, const uint8_t* winners, T* dx, const Shape* s,  \
+    EXPORT int pool_backward_##NAME(const T* dy, const uint8_t* winners, T* dx, const Shape* s,   \
                                 int threads) {                                                    \
-        pool_backward(dy, winners, dx, *s, threads);                                              \
+        return answer([&] { pool_backward(dy, winners, dx, *s, threads); });                      \
     }                                                                                             \
-    EXPORT void first_forward_##NAME(const float* x, const float* weight, const float* bias, T* y, \
+    EXPORT int first_forward_##NAME(const float* x, const float* weight, const float* bias, T* y, \
                                 uint8_t* winners, const Shape* s, int threads) {                  \
-        first_forward(x, weight, bias, y, winners, Block(*s), threads);                           \
+        return answer([&] { first_forward(x, weight, bias, y, winners, Block(*s), threads); });   \
     }                                                                                             \
-    EXPORT void first_backward_##NAME(const float* x, const T* dy, const uint8_t* winners,        \
+    EXPORT int first_backward_##NAME(const float* x, const T* dy, const uint8_t* winners,         \
                                  float* dweight, float* dbias, const Shape* s, int threads) {     \
-        first_backward(x, dy, winners, dweight, dbias, Block(*s), threads);                       \
+        return answer([&] {                                                                       \
+            first_backward(x, dy, winners, dweight, dbias, Block(*s), threads);                   \
+        });                                                                                       \
     }                                                                                             \
-    EXPORT void block_forward_##NAME(const T* x, const float* weight, const float* bias, T* y,    \
+    EXPORT int block_forward_##NAME(const T* x, const float* weight, const float* bias, T* y,     \
                                 uint8_t* winners, const Shape* s, int threads) {                  \
-        block_forward(x, weight, bias, y, winners, Block(*s), threads);                           \
+        return answer([&] { block_forward(x, weight, bias, y, winners, Block(*s), threads); });   \
     }                                                                                             \
-    EXPORT void block_backward_##NAME(const T* x, const float* weight, const T* dy,               \
+    EXPORT int block_backward_##NAME(const T* x, const float* weight, const T* dy,                \
                                  const uint8_t* winners, T* dx, float* dweight, float* dbias,     \
                                  const Shape* s, int threads) {                                   \
-        block_backward(x, weight, dy, winners, Written<T>{dx}, dweight, dbias, Block(*s), threads); \
+        return answer([&] {                                                                       \
+            block_backward(x, weight, dy, winners, Written<T>{dx}, dweight, dbias, Block(*s),     \
+                           threads);                                                              \
+        });                                                                                       \
     }                                                                                             \
-    EXPORT void two_backward_##NAME(const float* films, const T* x, const float* weight,          \
+    EXPORT int two_backward_##NAME(const float* films, const T* x, const float* weight,           \
                                     const T* dy, const uint8_t* first_winners,                    \
                                     const uint8_t* winners, float* first_dweight,                 \
                                     float* first_dbias, float* dweight, float* dbias,             \
                                     const Shape* s, int threads, const Shape* first) {            \
-        two_backward(films, x, weight, dy, first_winners, winners, first_dweight, first_dbias,    \
-                     dweight, dbias, Block(*first), Block(*s), threads);                          \
+        return answer([&] {                                                                       \
+            two_backward(films, x, weight, dy, first_winners, winners, first_dweight,             \
+                         first_dbias, dweight, dbias, Block(*first), Block(*s), threads);         \
+        });                                                                                       \
     }
 
 FOR_TYPE(float32, float)

@@ -4,20 +4,16 @@
 
 using namespace hilum;
 
-EXPORT void augment_float32(const uint8_t* films, const float* affine, const float* sharpness,
+EXPORT int augment_float32(const uint8_t* films, const float* affine, const float* sharpness,
                        const float* gamma, const float* contrast, const float* field,
                        const float* noise, const float* cutout, const float* row, float* y,
                        const Shape* s, int threads) {
-    augment(films, {affine, sharpness, gamma, contrast, field, noise, row, cutout}, y, s->films,
-            s->width, threads);
+    return answer([&] {
+        augment(films, {affine, sharpness, gamma, contrast, field, noise, row, cutout}, y, s->films,
+                s->width, threads);
+    });
 }
 
-// Whether there was memory enough: films come from strangers, in processes with little of it.
 EXPORT int resize_uint8(const uint8_t* film, uint8_t* out, int height, int width, int size) {
-    try {
-        resize(film, out, height, width, size);
-        return true;
-    } catch (const std::bad_alloc&) {
-        return false;
-    }
+    return answer([&] { resize(film, out, height, width, size); });
 }

@@ -14,6 +14,19 @@
 
 namespace hilum {
 
+constexpr int MEMORY_FULL = -1;  // an answer that Python makes an error of (library.py)
+
+// Does what Python has called for: no exception may reach Python, nor torch behind it.
+template <class Work>
+int answer(Work work) {
+    try {
+        work();
+        return 0;
+    } catch (const std::bad_alloc&) {
+        return MEMORY_FULL;
+    }
+}
+
 constexpr int DEAD = 4;
 constexpr int TAPS = 9;               // of a 3x3 filter
 constexpr int GROUP = 32;             // channels come in multiples of this (pooling alone: of 16)

@@ -18,6 +18,7 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from hilum import machine, storage
 from hilum.errors import Refused, UsageError
@@ -36,7 +37,7 @@ FLAGS = (
     *("-O3", "-std=c++17", "-fPIC", "-pthread", "-w"),
     *("-fvisibility=hidden", "-fno-gnu-unique"),  # two builds in one process stay apart
 )
-
+MEMORY_FULL = -1  # what a function of theirs answers then (layers.hpp)
 
 # A cache folder that is nobody's home, cannot be written or read, is full, or allows no programs.
 CACHE_TROUBLE = (OSError, Refused, RuntimeError)
@@ -136,6 +137,21 @@ def _built(name: str, level: str) -> tuple[Path, str]:
     return path, origin
 
 
+class Library(ctypes.CDLL):
+    """A library as it is loaded: its functions raise ``MemoryError`` where memory is full."""
+
+    def __getitem__(self, name: Any) -> Any:
+        function: Any = super().__getitem__(name)
+        function.errcheck = _checked
+        return function
+
+
+def _checked(answer: int, *_: Any) -> int:
+    if answer == MEMORY_FULL:
+        raise MemoryError
+    return answer
+
+
 @cache
 def load(name: str) -> tuple[ctypes.CDLL | None, str]:
     """A library, or None; and a line on what it is, or why there is none."""
@@ -144,7 +160,7 @@ def load(name: str) -> tuple[ctypes.CDLL | None, str]:
             raise Unavailable(f"they are made for Linux, not for {platform.system()}")
         chosen = level()
         path, origin = _built(name, chosen)
-        return ctypes.CDLL(str(path)), f"{chosen}, {origin}"
+        return Library(str(path)), f"{chosen}, {origin}"
     except Unavailable as error:
         return None, str(error)
     except CACHE_TROUBLE as error:

@@ -4,6 +4,9 @@
 // end waits for pieces that somebody has begun, never for a thread: OpenMP's barriers do, and
 // beside busy processes each then costs the time slice that a thread waits to be scheduled, only
 // to learn that nothing is left to do. Idle threads sleep.
+//
+// Where a piece finds no memory the rest of its job is skipped, and the caller gets the exception:
+// out of a thread of the pool it would end the process.
 #pragma once
 
 #include <immintrin.h>
@@ -12,9 +15,11 @@
 #include <algorithm>
 #include <atomic>
 #include <condition_variable>
+#include <exception>
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <new>
 #include <thread>
 
 namespace hilum {
@@ -26,6 +31,7 @@ struct Job {
     Body body;
     int pieces, helpers;
     std::atomic<int> next{0}, left;
+    std::atomic<bool> memory_full{false};
     std::mutex mutex;
     std::condition_variable finished;
 
@@ -69,7 +75,8 @@ class Turn {
 class Pool {
  public:
     // Runs `body` on up to `threads` threads, this one among them, until all pieces are done. Each
-    // body goes on while `turn.next()`.
+    // body goes on while `turn.next()`, and needs no more memory once that is false. Throws
+    // `std::bad_alloc` where a body does.
     static void run(int pieces, int threads, Body body) {
         if (pieces < 1) return;
         const auto job =
@@ -77,12 +84,20 @@ class Pool {
         if (job->helpers > 0) here().invite(job);
         work(*job);
         job->wait();
+        if (job->memory_full) throw std::bad_alloc();
     }
 
  private:
     static void work(Job& job) {
         Turn turn(job);
-        if (turn.take()) job.body(turn);
+        if (!turn.take()) return;
+        try {
+            job.body(turn);
+        } catch (const std::bad_alloc&) {
+            job.memory_full = true;
+            while (turn.next()) {  // nobody waits for what will not be done
+            }
+        }
     }
 
     // The pool of this process: threads do not survive a fork. Never destroyed: they sleep in it.
@@ -101,8 +116,11 @@ class Pool {
     void invite(const std::shared_ptr<Job>& job) {
         {
             std::lock_guard<std::mutex> lock(mutex);
-            for (; members < job->helpers; members++)
-                std::thread(&Pool::live, this, members).detach();
+            try {
+                for (; members < job->helpers; members++)
+                    std::thread(&Pool::live, this, members).detach();
+            } catch (const std::exception&) {  // no room for its stack: fewer do the same work
+            }
             current = job;
             number++;
         }

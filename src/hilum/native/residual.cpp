@@ -8,46 +8,55 @@ using namespace hilum;
 // `dx` may be null, and so may `beside` and `dbeside`, where nothing is added, and y of
 // norm_backward, where there is no ReLU.
 #define FOR_TYPE(NAME, T)                                                                         \
-    EXPORT void framed_forward_##NAME(const T* x, const float* weight, T* y, const Shape* s,      \
+    EXPORT int framed_forward_##NAME(const T* x, const float* weight, T* y, const Shape* s,       \
                                  int threads) {                                                   \
-        framed_forward(x, weight, y, Framed(*s), threads);                                        \
+        return answer([&] { framed_forward(x, weight, y, Framed(*s), threads); });                \
     }                                                                                             \
-    EXPORT void framed_backward_##NAME(const T* x, const float* weight, const T* dy, T* dx,       \
+    EXPORT int framed_backward_##NAME(const T* x, const float* weight, const T* dy, T* dx,        \
                                   float* dweight, const Shape* s, int threads) {                  \
-        framed_backward(x, weight, dy, dx, dweight, Framed(*s), threads);                         \
+        return answer([&] { framed_backward(x, weight, dy, dx, dweight, Framed(*s), threads); }); \
     }                                                                                             \
-    EXPORT void norm_forward_##NAME(const T* z, const T* beside, const float* weight,             \
+    EXPORT int norm_forward_##NAME(const T* z, const T* beside, const float* weight,              \
                                const float* bias, T* y, float* mean, float* variance,             \
                                const Shape* s, int threads, float eps, int relu) {                \
-        norm_forward(z, beside, relu, weight, bias, eps, y, mean, variance, Rows(*s), threads);   \
+        return answer([&] {                                                                       \
+            norm_forward(z, beside, relu, weight, bias, eps, y, mean, variance, Rows(*s),         \
+                         threads);                                                                \
+        });                                                                                       \
     }                                                                                             \
-    EXPORT void norm_backward_##NAME(const T* z, const T* y, const T* dy, const float* weight,    \
+    EXPORT int norm_backward_##NAME(const T* z, const T* y, const T* dy, const float* weight,     \
                                 const float* mean, const float* variance, T* dz, T* dbeside,      \
                                 float* dweight, float* dbias, const Shape* s, int threads,        \
                                 float eps) {                                                      \
-        norm_backward(z, y, dy, weight, mean, variance, eps, dz, dbeside, dweight, dbias,         \
-                      Rows(*s), threads);                                                         \
+        return answer([&] {                                                                       \
+            norm_backward(z, y, dy, weight, mean, variance, eps, dz, dbeside, dweight, dbias,     \
+                          Rows(*s), threads);                                                     \
+        });                                                                                       \
     }                                                                                             \
-    EXPORT void residual_forward_##NAME(const T* x, T* memory, T* y, const Branch* branches,      \
+    EXPORT int residual_forward_##NAME(const T* x, T* memory, T* y, const Branch* branches,       \
                                    const Residual* s, int threads) {                              \
-        residual_forward(x, branches, memory, y, *s, threads);                                    \
+        return answer([&] { residual_forward(x, branches, memory, y, *s, threads); });            \
     }                                                                                             \
-    EXPORT void residual_backward_##NAME(const T* x, const T* memory, const T* y, const T* dy,    \
+    EXPORT int residual_backward_##NAME(const T* x, const T* memory, const T* y, const T* dy,     \
                                     T* dx, const Branch* branches, const Residual* s,             \
                                     int threads) {                                                \
-        residual_backward(x, memory, y, dy, branches, dx, *s, threads);                           \
+        return answer([&] { residual_backward(x, memory, y, dy, branches, dx, *s, threads); });   \
     }                                                                                             \
-    EXPORT void stem_forward_##NAME(const float* x, T* z, T* y, const Branch* branch,             \
+    EXPORT int stem_forward_##NAME(const float* x, T* z, T* y, const Branch* branch,              \
                                const Residual* s, int threads) {                                  \
-        stem_forward(x, branch->weight, z, *s, threads);                                          \
-        branch_forward(z, (const T*)nullptr, true, *branch, y, s->inner(s->out), s->trains,       \
-                       threads);                                                                  \
+        return answer([&] {                                                                       \
+            stem_forward(x, branch->weight, z, *s, threads);                                      \
+            branch_forward(z, (const T*)nullptr, true, *branch, y, s->inner(s->out), s->trains,   \
+                           threads);                                                              \
+        });                                                                                       \
     }                                                                                             \
-    EXPORT void stem_backward_##NAME(const float* x, const T* z, const T* y, const T* dy,         \
+    EXPORT int stem_backward_##NAME(const float* x, const T* z, const T* y, const T* dy,          \
                                 const Branch* branch, const Residual* s, int threads) {           \
-        Buffer<T> dz(s->values(s->out));                                                          \
-        branch_backward(z, y, dy, *branch, (T*)dz, (T*)nullptr, s->inner(s->out), threads);       \
-        stem_backward(x, (T*)dz, branch->dweight, *s, threads);                                   \
+        return answer([&] {                                                                       \
+            Buffer<T> dz(s->values(s->out));                                                      \
+            branch_backward(z, y, dy, *branch, (T*)dz, (T*)nullptr, s->inner(s->out), threads);   \
+            stem_backward(x, (T*)dz, branch->dweight, *s, threads);                               \
+        });                                                                                       \
     }
 
 FOR_TYPE(float32, float)
