@@ -85,7 +85,7 @@ def status(*names: str) -> str:
         blocks, _ = found.get("blocks", (None, ""))
         tiles = ", matrix tiles used" if blocks and blocks.matrix_tiles() else ""
         return f"fast CPU kernels: {what}{tiles}"
-    cost = "paper2021 trains about four times slower in float32, fast 1.4 times"
+    cost = "paper2021 trains four to six times slower in float32, fast 1.5 times"
     return f"no fast CPU kernels: {missing[0]}; {cost}"
 
 
