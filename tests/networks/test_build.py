@@ -52,6 +52,20 @@ def test_what_is_watched_agrees_with_what_is_calculated() -> None:
         )
 
 
+@pytest.mark.parametrize(
+    ("name", "option", "value"),
+    [
+        ("paper2021", "filters", 8), ("paper2021", "filters", [0, 4]),
+        ("paper2021", "filters", [4.5]), ("paper2021", "units", "x"),
+        ("paper2021", "kernels", 1), ("compact", "width", -3), ("compact", "dropout", "a"),
+        ("compact", "dropout", 3), ("compact", "blocks", []),
+    ],
+)  # fmt: skip
+def test_what_is_no_value_of_an_option_is_refused(name: str, option: str, value: object) -> None:
+    with pytest.raises(UsageError, match=option):
+        build(name, 128, **{option: value})
+
+
 def test_unknown_names_and_options_get_the_nearest() -> None:
     with pytest.raises(UsageError, match="Did you mean 'paper2021'"):
         build("paper2020", 500)

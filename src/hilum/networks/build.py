@@ -33,19 +33,39 @@ def build(name: str, size: int, **options: Any) -> nn.Module:
     Raises
     ------
     UsageError
-        No such network or option, or the films are too small for it.
+        No such network or option, no such value of one, or the films are too small.
     MissingExtra
         torch is not installed.
     """
     network = named(name)
-    known = set(signature(network).parameters)
-    for option in options:
+    parameters = signature(network).parameters
+    known = set(parameters)
+    for option, value in options.items():
         if option not in known - {"size"}:
             raise UsageError(
                 f"network {name} has no option {option}. {nearest(option, known - {'size'})}"
             )
+        if not _fits(value, default := parameters[option].default):
+            raise UsageError(
+                f"no value of network {name}'s option {option}: {value!r}. Its default is "
+                f"{default}."
+            )
     # Only dense layers tie a network to one size; a network that pools takes any.
-    return network(**({"size": size} if "size" in known else {}), **options)
+    try:
+        return network(**({"size": size} if "size" in known else {}), **options)
+    except ValueError as error:
+        raise UsageError(f"network {name} cannot be built: {error}.") from None
+
+
+def _fits(value: Any, default: Any) -> bool:
+    """Whether an option's value is of its default's kind; whole numbers count something."""
+    if isinstance(default, tuple):
+        return isinstance(value, list | tuple) and all(_fits(one, 1) for one in value)
+    if isinstance(default, bool) or isinstance(value, bool):
+        return isinstance(default, bool) and isinstance(value, bool)
+    if isinstance(default, int):
+        return isinstance(value, int) and value > 0
+    return isinstance(value, int | float)
 
 
 def named(name: str) -> Any:
