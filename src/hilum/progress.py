@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 Item = TypeVar("Item")
 
@@ -48,3 +49,12 @@ class Progress:
 
 
 SILENT = Progress()
+
+
+def heard(line: str) -> dict[str, Any] | None:
+    """What a process tells another in a line of JSON; None where a library has its own word."""
+    try:
+        event = json.loads(line)
+    except ValueError:
+        return None
+    return event if isinstance(event, dict) else None

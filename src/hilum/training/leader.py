@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import queue
 import subprocess
 import sys
@@ -17,7 +16,7 @@ from torch import distributed
 
 from hilum.errors import HilumError, WorkerLost
 from hilum.machine import Place
-from hilum.progress import Progress
+from hilum.progress import Progress, heard
 from hilum.training.meeting import member
 from hilum.training.rollcall import rebuilt
 from hilum.training.run import Run
@@ -68,11 +67,8 @@ def _start(folder: Path, rank: int, size: int, port: int) -> subprocess.Popen[st
 def _listen(rank: int, worker: subprocess.Popen[str], events: queue.Queue[Any]) -> None:
     assert worker.stdout is not None
     for line in worker.stdout:
-        try:
-            event = json.loads(line)
-        except ValueError:
-            event = None
-        if isinstance(event, dict):
+        event = heard(line)
+        if event is not None:
             events.put((rank, event))
         else:
             sys.stderr.write(line)  # a library's own word, not hilum's

@@ -35,6 +35,7 @@ from hilum.experiments.compare.jobs import WORKER, Job
 from hilum.experiments.compare.speed import around_the_median
 from hilum.experiments.compare.timers import timers
 from hilum.machine import Place
+from hilum.progress import heard
 
 PARTS = (
     "data",
@@ -313,11 +314,8 @@ def _answer(ranks: list[subprocess.Popen[str]]) -> dict[str, Any]:
         assert process.stdout is not None
         outcome: dict[str, Any] = {"status": "failed", "reason": "a process left no word"}
         for line in process.stdout:
-            try:
-                event = json.loads(line)
-            except ValueError:
-                event = None
-            if not isinstance(event, dict):
+            event = heard(line)
+            if event is None:
                 continue  # a library's own word
             if "error" in event:  # of one that had to leave at once, as GPUs' processes do
                 outcome = {"status": "failed", "reason": event["text"]}

@@ -20,7 +20,7 @@ from typing import IO, Any, Literal
 
 from hilum import machine
 from hilum.experiments.compare import conditions
-from hilum.progress import Progress
+from hilum.progress import Progress, heard
 from hilum.storage import write_json
 
 Kind = Literal["train", "breakdown"]
@@ -166,11 +166,8 @@ def _follow(lines: IO[str], progress: Progress) -> Outcome | None:
     with ExitStack() as stage:
         advance: Any = None
         for line in lines:
-            try:
-                event = json.loads(line)
-            except ValueError:
-                event = None
-            if not isinstance(event, dict):
+            event = heard(line)
+            if event is None:
                 continue  # a library's own word
             if "stage" in event:
                 stage.close()
