@@ -10,6 +10,7 @@ import ctypes
 import os
 import platform
 import re
+import resource
 import sys
 import time
 from collections.abc import Iterator
@@ -271,20 +272,48 @@ def default_threads() -> None:
 
 
 @cache
+@cache
 def keep_memory() -> bool:
-    """Let glibc keep freed memory instead of giving each large tensor back to the kernel.
+    """Let glibc keep freed memory, in huge pages, instead of giving each large tensor back.
 
     Without it a training step of the paper's network takes half a million page faults. Returns
     whether the allocator took the setting (glibc only). Works at any time, for what is
-    allocated afterwards. Constants: ``malloc.h`` (M_TRIM_THRESHOLD -1, M_TOP_PAD -2,
-    M_MMAP_MAX -4).
+    allocated afterwards. Constants: ``malloc.h`` (M_TRIM_THRESHOLD -1, where -1 stands for never;
+    M_TOP_PAD -2, M_MMAP_MAX -4).
     """
     if platform.libc_ver()[0] != "glibc":
         return False
     libc = ctypes.CDLL(None)
-    big = 2**31 - 1
-    taken = [libc.mallopt(-4, 0), libc.mallopt(-1, big), libc.mallopt(-2, 64 << 20)]
+    taken = [libc.mallopt(-4, 0), libc.mallopt(-1, -1), libc.mallopt(-2, 64 << 20)]
+    if all(taken):
+        _take_huge_pages(libc)
     return all(taken)
+
+
+def _take_huge_pages(libc: ctypes.CDLL) -> None:
+    """Grow the heap, untouched, by half the memory, and ask for it in huge pages (Linux).
+
+    Where a process walks through much memory the processor looks pages of 4 KiB up again and
+    again, which takes longest on virtual machines (docs/benchmarks.md). glibc asks for larger ones
+    only when told at its start (its tunable ``glibc.malloc.hugetlb``). Nothing is done where
+    addresses count as memory: under a limit of them, or without overcommitment. Half, since the
+    kernel refuses more than there is, and glibc leaves a heap that was refused.
+    """
+    limits = [resource.getrlimit(kind)[0] for kind in (resource.RLIMIT_AS, resource.RLIMIT_DATA)]
+    try:
+        strict = Path("/proc/sys/vm/overcommit_memory").read_text().strip() == "2"
+    except OSError:
+        return
+    if strict or any(limit != resource.RLIM_INFINITY for limit in limits):
+        return
+    libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+    libc.free.restype, libc.free.argtypes = None, [ctypes.c_void_p]
+    libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+    page, size = os.sysconf("SC_PAGE_SIZE"), memory_bytes() // 2
+    begin = libc.malloc(size)
+    if begin:
+        libc.madvise(-(-begin // page) * page, size - page, 14)  # MADV_HUGEPAGE of mman.h
+        libc.free(begin)
 
 
 @cache
