@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import sys
+import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from typing import Any, TypeVar
+from contextlib import ExitStack, contextmanager
+from typing import Any, Self, TypeVar
 
 Item = TypeVar("Item")
 
@@ -51,6 +53,12 @@ class Progress:
 SILENT = Progress()
 
 
+def tell(**event: object) -> None:
+    """One event to the process that reads this one's stdout, as a line of JSON."""
+    sys.stdout.write(json.dumps(event) + "\n")
+    sys.stdout.flush()
+
+
 def heard(line: str) -> dict[str, Any] | None:
     """What a process tells another in a line of JSON; None where a library has its own word."""
     try:
@@ -58,3 +66,60 @@ def heard(line: str) -> dict[str, Any] | None:
     except ValueError:
         return None
     return event if isinstance(event, dict) else None
+
+
+class Telling(Progress):
+    """Progress as lines of JSON to another process, which hands them to ``Retelling``."""
+
+    @contextmanager
+    def stage(
+        self, name: str, total: int | None = None, *, brief: bool = False
+    ) -> Iterator[Callable[[int], None]]:
+        tell(stage=name, total=total, brief=brief)
+        told, waiting = time.monotonic(), 0
+
+        def advance(steps: int = 1) -> None:
+            nonlocal told, waiting
+            waiting += steps
+            if time.monotonic() - told > 0.2:
+                tell(advance=waiting)
+                told, waiting = time.monotonic(), 0
+
+        yield advance
+        tell(advance=waiting)
+
+    def row(self, table: str, values: dict[str, object]) -> None:
+        tell(row=values, table=table)
+
+    def warn(self, text: str) -> None:
+        tell(warn=text)
+
+
+class Retelling:
+    """Passes on what another process's ``Telling`` tells; a stage stays open until the next, a
+    row, or the end of the ``with`` block."""
+
+    def __init__(self, progress: Progress) -> None:
+        self.progress = progress
+        self._stage = ExitStack()
+        self._advance: Callable[[int], None] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self._stage.close()
+
+    def take(self, event: dict[str, Any]) -> None:
+        """One event; what is no progress is left to others."""
+        if "stage" in event:
+            self._stage.close()
+            stage = self.progress.stage(event["stage"], event["total"], brief=event["brief"])
+            self._advance = self._stage.enter_context(stage)
+        elif "advance" in event and self._advance is not None:
+            self._advance(event["advance"])
+        elif "row" in event:
+            self._stage.close()
+            self.progress.row(event["table"], event["row"])
+        elif "warn" in event:
+            self.progress.warn(event["warn"])

@@ -20,7 +20,7 @@ from hilum.errors import FolderTaken, Refused, UsageError
 from hilum.evaluation import intervals
 from hilum.experiments import paper
 from hilum.experiments.compare import tables
-from hilum.experiments.compare.jobs import Job
+from hilum.experiments.compare.jobs import Job, Outcome
 from hilum.experiments.reproduce import (
     closing,
     document,
@@ -32,6 +32,7 @@ from hilum.experiments.reproduce import (
     wishes,
 )
 from hilum.experiments.reproduce.reproduce import Settings
+from hilum.progress import SILENT
 from hilum.training.recipe import Recipe
 
 SMALL = Settings(
@@ -130,6 +131,20 @@ def test_a_wish_changes_one_thing_at_a_time() -> None:
             for s in row
         )
     assert wishes.Setting(size=500).parameters == 1_467_137
+
+
+def test_a_wish_counts_the_films_that_can_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = index(phantom.make(tmp_path / "films", patients=12, size=(100, 120), seed=2))
+    row = manifest.part.index("train")
+    (manifest.root / manifest.path[row]).write_bytes(b"no film")
+    monkeypatch.setattr(wishes, "perform", lambda job, progress: Outcome("failed", "not tried"))
+    setting = wishes.Setting(size=94)
+    point = wishes._point(tmp_path, manifest, setting, "cpu:1", "test", 2, (), SILENT)
+    assert point.reason == "not tried" and point.epochs == 2
+    assert point.films == manifest.part.count("train") - 1
+    assert point.patients <= len(set(manifest.of_part("train").patient))
 
 
 def test_the_paper_from_start_to_end(films: Manifest, inside: list[Job], tmp_path: Path) -> None:

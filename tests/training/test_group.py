@@ -204,7 +204,7 @@ def test_a_defect_of_a_worker_is_a_defect(
 
 
 WARNS = """
-from hilum.training.worker import Telling
+from hilum.progress import Telling
 with Telling().stage("epoch 1", 2) as advance:
     Telling().warn("there are no kernels")
 """

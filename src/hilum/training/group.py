@@ -27,6 +27,7 @@ import hilum
 from hilum import machine
 from hilum.errors import HilumError, PlaceUnavailable, Refused
 from hilum.machine import Place
+from hilum.progress import tell
 from hilum.training import optimiser
 from hilum.training.exchange import ByMessages, Exchange, InMemory, in_memory
 from hilum.training.factors import ByFactors, few
@@ -289,8 +290,6 @@ def _exchange_broke(error: Exception) -> bool:
 def _leave(error: HilumError) -> None:
     """End this process at once, with a line for people and for the leader."""
     if STORE in os.environ:
-        from hilum.training.worker import tell
-
         tell(error=type(error).__name__, text=str(error))
     else:
         sys.stderr.write(f"hilum: {error}\n")

@@ -7,8 +7,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +14,7 @@ from torch import distributed
 
 from hilum.errors import HilumError, WorkerLost
 from hilum.machine import Place
-from hilum.progress import Progress, heard
+from hilum.progress import Progress, Retelling, heard
 from hilum.training.meeting import member
 from hilum.training.rollcall import rebuilt
 from hilum.training.run import Run
@@ -82,27 +80,17 @@ def _follow(
     """Pass on what rank 0 reports until all have ended well."""
     running = set(range(len(workers)))
     failed: HilumError | None = None
-    with ExitStack() as stages:
-        advance: Callable[[int], None] = lambda steps: None  # noqa: E731
+    with Retelling(progress) as told:
         while running:
             rank, event = events.get()
             if event is None:
                 running.discard(rank)
                 if workers[rank].returncode:
                     raise _reason(run, workers, events, failed)
-            elif "stage" in event:
-                stages.close()
-                stage = progress.stage(event["stage"], event["total"], brief=event["brief"])
-                advance = stages.enter_context(stage)
-            elif "advance" in event:
-                advance(event["advance"])
-            elif "row" in event:
-                stages.close()
-                progress.row("training", event["row"])
-            elif "warn" in event:
-                progress.warn(event["warn"])
-            elif "error" in event and failed is None:
-                failed = rebuilt(event["error"], event["text"])
+            elif "error" in event:
+                failed = failed or rebuilt(event["error"], event["text"])
+            else:
+                told.take(event)
 
 
 def _reason(

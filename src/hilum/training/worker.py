@@ -2,52 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import threading
-import time
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from hilum.errors import HilumError, memory_full
-from hilum.progress import Progress
+from hilum.progress import Progress, Telling, tell
 from hilum.training.run import Run
-
-
-class Telling(Progress):
-    """Progress as JSON lines to the leader."""
-
-    @contextmanager
-    def stage(
-        self, name: str, total: int | None = None, *, brief: bool = False
-    ) -> Iterator[Callable[[int], None]]:
-        tell(stage=name, total=total, brief=brief)
-        told, waiting = time.monotonic(), 0
-
-        def advance(steps: int = 1) -> None:
-            nonlocal told, waiting
-            waiting += steps
-            if time.monotonic() - told > 0.2:
-                tell(advance=waiting)
-                told, waiting = time.monotonic(), 0
-
-        yield advance
-        tell(advance=waiting)
-
-    def row(self, table: str, values: dict[str, object]) -> None:
-        tell(row=values)
-
-    def warn(self, text: str) -> None:
-        tell(warn=text)
-
-
-def tell(**event: object) -> None:
-    """One event to the leader, as a line of JSON on the pipe that is this worker's stdout."""
-    sys.stdout.write(json.dumps(event) + "\n")
-    sys.stdout.flush()
 
 
 def _die_with_the_leader() -> None:

@@ -13,14 +13,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, Any, Literal
 
 from hilum import machine
 from hilum.experiments.compare import conditions
-from hilum.progress import Progress, heard
+from hilum.progress import Progress, Retelling, heard
 from hilum.storage import write_json
 
 Kind = Literal["train", "breakdown"]
@@ -163,25 +163,15 @@ def before(job: Job) -> Outcome | None:
 def _follow(lines: IO[str], progress: Progress) -> Outcome | None:
     """Pass on what the process reports; its outcome, or None if it ends without a word."""
     outcome: Outcome | None = None
-    with ExitStack() as stage:
-        advance: Any = None
+    with Retelling(progress) as told:
         for line in lines:
             event = heard(line)
             if event is None:
                 continue  # a library's own word
-            if "stage" in event:
-                stage.close()
-                opened = progress.stage(event["stage"], event["total"], brief=event["brief"])
-                advance = stage.enter_context(opened)
-            elif "advance" in event and advance is not None:
-                advance(event["advance"])
-            elif "row" in event:
-                stage.close()
-                progress.row("training", event["row"])
-            elif "warn" in event:
-                progress.warn(event["warn"])
-            elif "outcome" in event:
+            if "outcome" in event:
                 outcome = Outcome(**event["outcome"])
+            else:
+                told.take(event)
     return outcome
 
 

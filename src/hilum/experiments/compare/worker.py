@@ -21,6 +21,7 @@ from hilum import machine
 from hilum.errors import HilumError, PlaceUnavailable, PlaceUnfit, Refused
 from hilum.experiments.compare.jobs import Job, Outcome
 from hilum.machine import Place
+from hilum.progress import Telling, tell
 from hilum.storage import write_json
 
 
@@ -35,7 +36,6 @@ def main() -> int:
         machine.set_threads(place.resolved().threads)
 
     from hilum.training.run import Run
-    from hilum.training.worker import tell
 
     try:
         found = _train(job, began) if job.kind == "train" else _breakdown(job)
@@ -73,7 +73,7 @@ def _train(job: Job, began: float) -> dict[str, Any]:
     from hilum.training.loop import steps_in_epoch
     from hilum.training.recipe import Recipe
 
-    watch = _watch(job, began)
+    watch = Watch(job, began)
     resumed = (job.folder / "recipe.toml").is_file()
     recipe = Recipe.load(job.recipe, job.overrides)
     manifest = Manifest.read(job.manifest)
@@ -103,30 +103,28 @@ def _train(job: Job, began: float) -> dict[str, Any]:
     }
 
 
-def _watch(job: Job, began: float) -> Any:
-    """Progress as JSON lines that also keeps the seconds to the first step, at once, and notes
+class Watch(Telling):
+    """Progress to the comparison that also keeps the seconds to the first step, at once, and notes
     when the last epoch ended."""
-    from hilum.training.worker import Telling
 
-    class Watch(Telling):
-        last: float | None = None
-        resident = 0
+    def __init__(self, job: Job, began: float) -> None:
+        self.job, self.began = job, began
+        self.last: float | None = None
+        self.resident = 0
 
-        @contextmanager
-        def stage(
-            self, name: str, total: int | None = None, *, brief: bool = False
-        ) -> Iterator[Callable[[int], None]]:
-            if name.startswith("epoch ") and not job.setup.is_file():
-                write_json(job.setup, round(time.time() - began, 3))
-                _forget_the_peak()  # the search for a precision may have held more
-            with super().stage(name, total, brief=brief) as advance:
-                yield advance
+    @contextmanager
+    def stage(
+        self, name: str, total: int | None = None, *, brief: bool = False
+    ) -> Iterator[Callable[[int], None]]:
+        if name.startswith("epoch ") and not self.job.setup.is_file():
+            write_json(self.job.setup, round(time.time() - self.began, 3))
+            _forget_the_peak()  # the search for a precision may have held more
+        with super().stage(name, total, brief=brief) as advance:
+            yield advance
 
-        def row(self, table: str, values: dict[str, object]) -> None:
-            self.last, self.resident = time.time(), _resident(resource.RUSAGE_SELF)
-            super().row(table, values)
-
-    return Watch()
+    def row(self, table: str, values: dict[str, object]) -> None:
+        self.last, self.resident = time.time(), _resident(resource.RUSAGE_SELF)
+        super().row(table, values)
 
 
 def _breakdown(job: Job) -> dict[str, Any]:

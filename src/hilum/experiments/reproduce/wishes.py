@@ -27,6 +27,7 @@ from hilum.networks.arithmetic import layer_table, paper_network
 from hilum.progress import Progress
 from hilum.storage import write_file
 from hilum.training.loop import HALF
+from hilum.training.parts import rows_of
 from hilum.training.recipe import Recipe
 
 SHARES = (0.125, 0.25, 0.5, 1.0)
@@ -179,9 +180,8 @@ def _point(
     progress: Progress,
 ) -> Point:
     films = sample(manifest, setting.share, parts=("train",))
-    learnt = films.of_part("train")
-    epochs = max(1, round(epochs * len(manifest.of_part("train")) / len(learnt)))
-    point = Point(setting, len(set(learnt.patient)), len(learnt), epochs)
+    whole, share = (len(some.of_part("train")) for some in (manifest, films))
+    epochs = max(1, round(epochs * whole / share))
     recipe = Recipe.load(
         "paper2021",
         (
@@ -194,7 +194,9 @@ def _point(
             f"network.options.units={setting.units}",
         ),
     )
-    Cache.fill(films, recipe.preprocessing, progress=progress)
+    cache = Cache.fill(films, recipe.preprocessing, progress=progress)
+    learnt = rows_of(films, cache, "train").tolist()
+    point = Point(setting, len({films.patient[row] for row in learnt}), len(learnt), epochs)
     films.write(folder / f"{setting.name}.csv")
     write_file(folder / f"{setting.name}.toml", recipe.toml())
     run = folder / f"{setting.name}.run"
