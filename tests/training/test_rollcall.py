@@ -262,8 +262,12 @@ def test_members_that_read_other_films_are_refused(
     rolls = together(opened, 2)
     names = tuple(f"{number}.png" for number in range(4))
     manifest = Manifest(tmp_path, names, np.array([0, 1, 0, 1], np.int8), names, ("train",) * 4)
-    monkeypatch.setattr(Cache, "fill", lambda *given, workers, progress: Cache(pixels, workers))
     pixels, whole = np.zeros((4, 32, 32), np.uint8), np.arange(4)
+
+    def fill(*given: Any, workers: Any, progress: Any) -> Cache:
+        return Cache(pixels, workers, np.zeros(4, np.uint32))
+
+    monkeypatch.setattr(Cache, "fill", fill)
 
     def come(roll: RollCall, rows: Any) -> int:
         _, parts = open_films(manifest, recipe_of(), roll, workers=rows)

@@ -380,7 +380,7 @@ def test_a_recipe_that_was_changed_is_not_gone_on_with(data: Manifest, tmp_path:
 
 
 def test_other_films_are_not_gone_on_with(data: Manifest, tmp_path: Path) -> None:
-    """One that has gone since is within what may be unreadable."""
+    """One that has gone is within what may be unreadable; one that was replaced can be read."""
     shutil.copytree(data.root, tmp_path / "films")
     films = replace(data, root=tmp_path / "films")
     with pytest.raises(Interrupted):
@@ -389,6 +389,9 @@ def test_other_films_are_not_gone_on_with(data: Manifest, tmp_path: Path) -> Non
     gone = films.files()[list(films.part).index("train")]
     away = gone.rename(tmp_path / "away")
     with pytest.raises(Refused, match=r"films that can be read are not those.*Put them back"):
+        resume(tmp_path / "run", workers=0)
+    shutil.copyfile(films.files()[list(films.part).index("test")], gone)
+    with pytest.raises(Refused, match=r"other pixels than when the run began"):
         resume(tmp_path / "run", workers=0)
     away.rename(gone)
     assert resume(tmp_path / "run", workers=0).finished

@@ -39,12 +39,14 @@ class Cache:
     pixels : (places, size, size) uint8, read-only, mapped from disk; holds other films too
     rows : (n,) int64, the place of each film of the manifest in ``pixels``; -1 where it has none,
         because it is unreadable or refused
+    checksums : (n,) uint32, CRC-32 of each film's pixels; 0 where it has none
     unreadable : (path, reason) of the films that could not be read
     refused : (path, reason) of the films that no model must answer (a lateral, a CT)
     """
 
     pixels: NDArray[np.uint8]
     rows: NDArray[np.int64]
+    checksums: NDArray[np.uint32]
     unreadable: list[tuple[str, Reason]] = field(default_factory=list)
     refused: list[tuple[str, Reason]] = field(default_factory=list)
 
@@ -118,7 +120,7 @@ class Cache:
         if len(without["unreadable"]) > allowed:
             raise _too_many(manifest, without["unreadable"], f"of {len(manifest)}")
         rows = np.where(_judged(shelf, film_keys), -1, shelf.places(film_keys))
-        return cls(shelf.pixels(), rows, **without)
+        return cls(shelf.pixels(), rows, shelf.checksums(rows), **without)
 
 
 def _judged(shelf: Shelf, film_keys: Keys) -> NDArray[np.bool_]:

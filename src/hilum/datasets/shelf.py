@@ -131,6 +131,13 @@ class Shelf:
             places[start : start + BLOCK][there] = self._places[last[there]]
         return places
 
+    def checksums(self, places: Rows) -> NDArray[np.uint32]:
+        """(n,) CRC-32 of the pixels at each place; 0 for a place of -1."""
+        found = np.zeros(len(places), np.uint32)
+        there = places >= 0
+        found[there] = self._crc[places[there]]
+        return found
+
     def sound(self, wanted: Keys) -> NDArray[np.bool_]:
         """(n,) whether a film's pixels are here and agree with their checksum."""
         places = self.places(wanted)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,12 +29,14 @@ class Films:
     rows : (n,) int64, where in ``pixels`` each film lies
     labels : (n,) int8, 0 or 1
     identity : (n,) int64, a number of each film's own, from which its augmentation is drawn
+    checksums : (n,) uint32 of their pixels, or empty where nobody asks whether they stay the same
     """
 
     pixels: NDArray[np.uint8]
     rows: NDArray[np.int64]
     labels: NDArray[np.int8]
     identity: NDArray[np.int64]
+    checksums: NDArray[np.uint32] = field(default_factory=lambda: np.zeros(0, np.uint32))
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -54,6 +56,7 @@ def films_of(manifest: Manifest, cache: Cache, part: str) -> Films:
         rows=cache.rows[rows].astype(np.int64),
         labels=np.asarray(manifest.label)[rows].astype(np.int8),
         identity=np.array([identity(manifest.path[i]) for i in rows.tolist()], np.int64),
+        checksums=cache.checksums[rows],
     )
 
 
@@ -113,6 +116,11 @@ def films_digest(parts: Sequence[Films]) -> str:
     """Which films these parts have, in which order, and their labels: 16 hexadecimal digits."""
     each = [part.identity.tobytes() + part.labels.tobytes() for part in parts]
     return digest(b"".join(each))[:16]
+
+
+def pixels_digest(parts: Sequence[Films]) -> str:
+    """What these parts' pixels are, by their checksums: 16 hexadecimal digits."""
+    return digest(b"".join(part.checksums.tobytes() for part in parts))[:16]
 
 
 def identity(path: str) -> int:

@@ -32,7 +32,7 @@ from hilum.training.faults import explained
 from hilum.training.finish import check_names, finish
 from hilum.training.learner import Learner, TorchLearner, class_weights, libraries
 from hilum.training.loop import Epoch, fit, steps_in_epoch
-from hilum.training.parts import Films, films_digest, open_films
+from hilum.training.parts import Films, films_digest, open_films, pixels_digest
 from hilum.training.pictures import augmented, curves
 from hilum.training.recipe import Recipe
 from hilum.training.run import Run, claim, interruptible, reopen
@@ -265,6 +265,9 @@ def learn(
     together : the group that this process belongs to; its first member alone writes
     """
     begun_with = {"recipe": recipe.digest, "films": films_digest(parts)}
+    writes = together is None or together.rank == 0
+    if writes:  # other machines may decode a little otherwise
+        begun_with["pixels"] = pixels_digest(parts)
     with explained(run, recipe, place):
         weights = class_weights(parts[0].labels, recipe.training.class_weights)
         learner = make_learner(recipe, place, weights, together)
@@ -276,7 +279,6 @@ def learn(
             _same(run, state, begun_with)
             learner.restore(state["learner"])
             rate.restore(state["rate"])
-        writes = together is None or together.rank == 0
         if writes and epochs:
             run.write_epochs(epochs)  # a kill may have come between the checkpoint and its table
             for epoch in epochs if len(epochs) < recipe.training.epochs else ():
@@ -337,4 +339,9 @@ def _same(run: Run, state: dict[str, Any], now: dict[str, str]) -> None:
         raise Refused(
             "the films that can be read are not those that the run began with. Put them back "
             f"({run.folder / 'films.csv'} names them all), or train anew."
+        )
+    if "pixels" in state and now.get("pixels", state["pixels"]) != state["pixels"]:
+        raise Refused(
+            "films have other pixels than when the run began: files were replaced, or another "
+            "version of a library decodes them. Put them back, or train anew."
         )
