@@ -461,8 +461,8 @@ def test_processes_begin_a_timed_step_together() -> None:
     step = learner.step
     learner.step = lambda *given: (told.append("step"), step(*given))
     found = breakdown._torch(learner, films, recipe, breakdown._batches(len(films), recipe))
-    timed = told[breakdown.WARM :][: 5 * breakdown.STEPS]
-    assert timed == ["met", "step", "met", "alone", "step"] * breakdown.STEPS
+    timed = told[breakdown.WARM :][: 5 * breakdown.PAIRS]
+    assert timed == ["met", "step", "met", "alone", "step"] * breakdown.PAIRS
     assert found["exchange"] is not None
 
 

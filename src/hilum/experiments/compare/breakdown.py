@@ -48,6 +48,7 @@ PARTS = (
     "other",
 )
 WARM, STEPS = 3, 12
+PAIRS = 48  # steps with the exchange and without: of few, a neighbour's share hides what it costs
 
 # Names of operators and of their gradients hold these words; the first that is found counts.
 _WORDS = {
@@ -109,7 +110,7 @@ def _batches(films: int, recipe: Any) -> list[NDArray[np.int64]]:
     from hilum.training.loop import batches, order
 
     plan = batches(order(recipe.training.seed, 0, films), recipe.training.batch, "drop")
-    return [plan[i % len(plan)] for i in range(WARM + 2 * STEPS)]
+    return [plan[i % len(plan)] for i in range(WARM + PAIRS + STEPS)]
 
 
 def _torch(learner: Any, films: Any, recipe: Any, plan: list[NDArray[np.int64]]) -> dict[str, Any]:
@@ -153,7 +154,8 @@ def _torch(learner: Any, films: Any, recipe: Any, plan: list[NDArray[np.int64]])
     for batch in begun(plan[:WARM]):
         timed(batch)
     plain, alone = [], []
-    for batch in begun(plan[WARM : WARM + STEPS]):
+    many = STEPS if learner.group is None else PAIRS
+    for batch in begun(plan[WARM : WARM + many]):
         all_here()
         plain.append(timed(batch))
         if learner.group is not None:
@@ -168,7 +170,7 @@ def _torch(learner: Any, films: Any, recipe: Any, plan: list[NDArray[np.int64]])
         timed(batch)
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]
     with profile(activities=activities, acc_events=True) as profiled:
-        for batch in begun(plan[WARM + STEPS :]):
+        for batch in begun(plan[-STEPS:]):
             with record_function("hilum step"):
                 timed(batch)
     parts = _sorted(profiled.events(), on_gpu)
@@ -187,7 +189,7 @@ def _torch(learner: Any, films: Any, recipe: Any, plan: list[NDArray[np.int64]])
         method += "; shards one after another in one thread"
     if alone:
         method += "; exchange: the same steps with and without it"
-    return _result(parts, usual, STEPS, method, exchange)
+    return _result(parts, usual, many, method, exchange)
 
 
 def _sorted(events: Any, on_gpu: bool) -> dict[str, float]:
