@@ -1,7 +1,8 @@
-"""What the doctor says of GPUs, by what torch and the driver answer."""
+"""What the doctor says of huge pages, and of GPUs by what torch and the driver answer."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -46,3 +47,22 @@ def test_a_driver_without_a_torch_for_it(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(doctor, "_driver", lambda: None)
     (found,) = doctor._gpus()
     assert found.well is None and found.value == "no GPU seen by torch"
+
+
+@pytest.mark.parametrize(
+    ("setting", "well", "said"),
+    [
+        ("[always] madvise never", True, "given to all"),
+        ("always [madvise] never", True, "as training does"),
+        ("always madvise [never]", None, "a fifth longer"),
+    ],
+)
+def test_huge_pages_that_are_switched_off_are_told(
+    setting: str, well: bool | None, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor.machine, "HUGE_PAGES", tmp_path / "enabled")
+    assert doctor._pages() == []
+    (tmp_path / "enabled").write_text(setting + "\n")
+    (found,) = doctor._pages()
+    assert found.well is well and said in found.value
+    assert ("echo madvise" in found.remedy) == (well is None)

@@ -51,8 +51,21 @@ def _here() -> list[Finding]:
             f"{machine.cores()} granted, {machine.free_cores():.1f} idle now",
         ),
         Finding("machine", "memory", f"{gib:.1f} GiB"),
+        *_pages(),
         Finding("machine", "bfloat16", bf16),
     ]
+
+
+def _pages() -> list[Finding]:
+    given = {"always": "given to all", "madvise": "given to who asks, as training does"}
+    setting = machine.huge_pages()
+    if setting is None:
+        return []
+    if setting in given:
+        return [Finding("machine", "huge pages", given[setting])]
+    remedy = f"as root: echo madvise > {machine.HUGE_PAGES}"
+    said = "switched off; without them a training can take a fifth longer"
+    return [Finding("machine", "huge pages", said, None, remedy)]
 
 
 def _installs() -> list[Finding]:

@@ -26,6 +26,7 @@ Kind = Literal["reference", "cpu", "cuda", "mps"]
 PRECISIONS = ("auto", "float32", "bfloat16")
 MOST_THREADS = 1024  # of a process: the libraries that start them crash on many more
 CGROUPS, OWN_CGROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
+HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 #: What torchrun and launchers like it tell their processes.
 LAUNCHERS = (
     *("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"),
@@ -314,6 +315,16 @@ def _take_huge_pages(libc: ctypes.CDLL) -> None:
     if begin:
         libc.madvise(-(-begin // page) * page, size - page, 14)  # MADV_HUGEPAGE of mman.h
         libc.free(begin)
+
+
+def huge_pages() -> str | None:
+    """To whom Linux gives huge pages: ``always``, ``madvise`` (who asks) or ``never``; None where
+    it has none."""
+    try:
+        chosen = re.search(r"\[(\w+)\]", HUGE_PAGES.read_text())
+    except OSError:
+        return None
+    return chosen[1] if chosen else None
 
 
 @cache
