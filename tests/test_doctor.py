@@ -53,8 +53,8 @@ def test_a_driver_without_a_torch_for_it(monkeypatch: pytest.MonkeyPatch) -> Non
     ("setting", "well", "said"),
     [
         ("[always] madvise never", True, "given to all"),
-        ("always [madvise] never", True, "as training does"),
-        ("always madvise [never]", None, "a fifth longer"),
+        ("always [madvise] never", True, "who asks"),
+        ("always madvise [never]", None, "a quarter longer"),
     ],
 )
 def test_huge_pages_that_are_switched_off_are_told(

@@ -155,7 +155,13 @@ for line in Path("/proc/self/smaps").read_text().splitlines():
     elif inside and line.startswith("VmFlags"):
         flags = line
 libc.free(at)
-print(int(kept), int("hg" in flags.split()), grown >> 10, int(libc.malloc(64 << 20) == at))
+again = libc.malloc(64 << 20)
+ctypes.memset(again, 1, 64 << 20)
+libc.free(again)
+left = held("VmRSS") - before
+machine.give_memory_back()
+given = left - (held("VmRSS") - before)
+print(int(kept), int("hg" in flags.split()), grown >> 10, int(again == at), left >> 10, given >> 10)
 """
 
 
@@ -163,15 +169,22 @@ print(int(kept), int("hg" in flags.split()), grown >> 10, int(libc.malloc(64 << 
     platform.libc_ver()[0] != "glibc" or not Path("/sys/kernel/mm/transparent_hugepage").exists(),
     reason="asks glibc's allocator on a kernel that has huge pages",
 )
-@pytest.mark.parametrize("limit", [None, 8 * GIB], ids=["free", "few addresses"])
+@pytest.mark.parametrize(
+    ("limit", "filled"),
+    [(None, ""), (8 * GIB, ""), (None, "165")],
+    ids=["free", "few addresses", "filled"],
+)
 def test_memory_is_kept_in_huge_pages_that_take_none_before_they_are_used(
-    limit: int | None,
+    limit: int | None, filled: str
 ) -> None:
     given = [] if limit is None else [str(limit)]
+    environment = {**os.environ, **({"MALLOC_PERTURB_": filled} if filled else {})}
     ran = subprocess.run(
-        [sys.executable, "-c", KEEPS, *given], capture_output=True, text=True, check=True
-    )
-    kept, huge, mebibytes, same = map(int, ran.stdout.split())
+        [sys.executable, "-c", KEEPS, *given],
+        env=environment, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    kept, huge, mebibytes, same, left, given_back = map(int, ran.stdout.split())
     strict = Path("/proc/sys/vm/overcommit_memory").read_text().strip() == "2"
     assert kept and same and mebibytes < 8
-    assert huge == (limit is None and not strict)
+    assert left >= 64 and given_back >= 60
+    assert huge == (limit is None and not filled and not strict)

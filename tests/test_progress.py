@@ -54,6 +54,23 @@ def test_what_a_process_tells_is_passed_on_by_another(capsys: pytest.CaptureFixt
     ]
 
 
+def test_a_stage_that_is_interrupted_there_is_not_ended_here_as_if_it_were_done() -> None:
+    ended: list[str] = []
+
+    class Plain(Progress):
+        @contextmanager
+        def stage(
+            self, name: str, total: int | None = None, *, brief: bool = False
+        ) -> Iterator[Callable[[int], None]]:
+            yield lambda steps: None
+            ended.append(name)
+
+    with pytest.raises(KeyboardInterrupt), Retelling(Plain()) as told:
+        told.take({"stage": "decoding films", "total": 9, "brief": False})
+        raise KeyboardInterrupt
+    assert ended == []
+
+
 @pytest.mark.parametrize("word", ["", "4711", "a warning", '"quoted"', "[1]"])
 def test_a_library_s_own_word_is_no_event(word: str) -> None:
     assert heard(word) is None

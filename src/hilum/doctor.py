@@ -57,14 +57,14 @@ def _here() -> list[Finding]:
 
 
 def _pages() -> list[Finding]:
-    given = {"always": "given to all", "madvise": "given to who asks, as training does"}
+    given = {"always": "given to all", "madvise": "given to who asks"}
     setting = machine.huge_pages()
     if setting is None:
         return []
     if setting in given:
         return [Finding("machine", "huge pages", given[setting])]
     remedy = f"as root: echo madvise > {machine.HUGE_PAGES}"
-    said = "switched off; without them a training can take a fifth longer"
+    said = "switched off; without them a training can take a quarter longer"
     return [Finding("machine", "huge pages", said, None, remedy)]
 
 

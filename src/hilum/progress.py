@@ -107,8 +107,8 @@ class Retelling:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *raised: object) -> None:
-        self._stage.close()
+    def __exit__(self, *raised: Any) -> None:
+        self._stage.__exit__(*raised)  # a stage that an error ends is not told as done
 
     def take(self, event: dict[str, Any]) -> None:
         """One event; what is no progress is left to others."""

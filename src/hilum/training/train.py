@@ -144,8 +144,11 @@ def _go(
     place = settle(run, recipe, manifest, parts, progress)
     announce(recipe, place, parts, progress)
     if place.processes > 1:
+        # What the probe has left is the workers' to use.
         if place.kind == "cuda":
-            torch.cuda.empty_cache()  # what the probe has left is the workers' to use
+            torch.cuda.empty_cache()
+        else:
+            machine.give_memory_back()
         leader.lead(run, place, progress)
     learner = learn(run, recipe, parts, replace(place, processes=1), progress)
     seal(run, recipe, manifest, cache, parts, place, learner, progress)
@@ -266,7 +269,7 @@ def learn(
     """
     begun_with = {"recipe": recipe.digest, "films": films_digest(parts)}
     writes = together is None or together.rank == 0
-    if writes:  # other machines may decode a little otherwise
+    if writes:  # who tells
         begun_with["pixels"] = pixels_digest(parts)
     with explained(run, recipe, place):
         weights = class_weights(parts[0].labels, recipe.training.class_weights)
@@ -276,7 +279,7 @@ def learn(
         last = run.last() if together is None else together.from_first(run.last)
         if last is not None:
             state, epochs = last
-            _same(run, state, begun_with)
+            _same(run, state, begun_with, progress)
             learner.restore(state["learner"])
             rate.restore(state["rate"])
         if writes and epochs:
@@ -328,8 +331,9 @@ def _check_parts(manifest: Manifest) -> None:
                 )
 
 
-def _same(run: Run, state: dict[str, Any], now: dict[str, str]) -> None:
-    """Refuse a checkpoint of another recipe, or of other films: one that has gone, for example."""
+def _same(run: Run, state: dict[str, Any], now: dict[str, str], progress: Progress) -> None:
+    """Refuse a checkpoint of another recipe, or of other films: one that has gone, for example.
+    Other pixels of the same films are told: files do not say who changed them."""
     if state["recipe"] != now["recipe"]:
         raise Refused(
             f"the recipe was changed since the run began: {run.folder / 'recipe.toml'}. Put it "
@@ -341,7 +345,7 @@ def _same(run: Run, state: dict[str, Any], now: dict[str, str]) -> None:
             f"({run.folder / 'films.csv'} names them all), or train anew."
         )
     if "pixels" in state and now.get("pixels", state["pixels"]) != state["pixels"]:
-        raise Refused(
-            "films have other pixels than when the run began: files were replaced, or another "
-            "version of a library decodes them. Put them back, or train anew."
+        progress.warn(
+            "films have other pixels than when the run began: a file was replaced, or another "
+            "version of a library decodes them. What is learnt from here on is learnt from these."
         )

@@ -188,8 +188,8 @@ def _torch(learner: Any, films: Any, recipe: Any, plan: list[NDArray[np.int64]])
     if getattr(learner, "count", 1) > 1:
         method += "; shards one after another in one thread"
     if alone:
-        method += "; exchange: the same steps with and without it"
-    return _result(parts, usual, many, method, exchange)
+        method += f"; exchange: {PAIRS} steps with and without it"
+    return _result(parts, usual, STEPS, method, exchange)
 
 
 def _sorted(events: Any, on_gpu: bool) -> dict[str, float]:
