@@ -28,10 +28,10 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from hilum import machine
+from hilum import heap, machine
 
 machine.default_threads()
-machine.keep_memory()
+heap.keep()
 
 import numpy as np  # noqa: E402
 import torch  # noqa: E402

@@ -23,7 +23,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from hilum import machine
+from hilum import heap, machine
 from hilum.datasets.index import open_data
 from hilum.experiments.compare.agreement import compare_runs
 from hilum.machine import Place
@@ -67,7 +67,7 @@ def start(recipe: Recipe, parts: tuple[Films, Films], precision: str) -> dict[st
 
 def worker(data: str, size: int, precision: str, seeds: list[int]) -> None:
     """One line of JSON for each start, as soon as its end is known."""
-    machine.keep_memory()
+    heap.keep()
     machine.set_threads(1)
     recipe = Recipe.load("paper2021", [f"preprocessing.size={size}"])
     _, parts = open_films(open_data(data), recipe)

@@ -60,7 +60,7 @@ def test_a_driver_without_a_torch_for_it(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_huge_pages_that_are_switched_off_are_told(
     setting: str, well: bool | None, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(doctor.machine, "HUGE_PAGES", tmp_path / "enabled")
+    monkeypatch.setattr(doctor.heap, "HUGE_PAGES", tmp_path / "enabled")
     assert doctor._pages() == []
     (tmp_path / "enabled").write_text(setting + "\n")
     (found,) = doctor._pages()

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import distributed
 from wire import Wire
 
-from hilum import machine
+from hilum import heap, machine
 
 PATIENCE = timedelta(minutes=2)
 # By the server that processes are forked from; the last is what DistributedDataParallel wants.
@@ -95,7 +95,7 @@ def _join(
     arguments: tuple[Any, ...],
 ) -> None:
     machine.set_threads(1)
-    machine.keep_memory()
+    heap.keep()
     if Path("/sys/class/net/lo").exists():
         os.environ["GLOO_SOCKET_IFNAME"] = "lo"  # of this process alone: all are on this machine
     torch.manual_seed(rank)

@@ -31,7 +31,7 @@ from group import context, launch
 from numpy.typing import NDArray
 from task import Model, Task
 
-from hilum import machine
+from hilum import heap, machine
 
 PERIOD, TOGETHER = 8, 40  # of periodic averaging: updates apart, and how many are synchronous first
 TARGET = 0.45  # the loss to reach: half of films told apart at random give 0.69
@@ -258,7 +258,7 @@ def batch(scale: Scale) -> dict[str, Any]:
 
 def updates_to_target(task: Task) -> int | None:
     """Updates until the smoothed loss is down to the target; None where the limit came first."""
-    machine.keep_memory()
+    heap.keep()
     model, losses = Model(task), []
     every = max(2, 160 // task.batch)
     for update in range(task.updates):

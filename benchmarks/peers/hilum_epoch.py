@@ -12,10 +12,10 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from hilum import machine
+from hilum import heap, machine
 
 machine.default_threads()
-machine.keep_memory()
+heap.keep()
 
 import numpy as np  # noqa: E402
 import torch  # noqa: E402

@@ -17,10 +17,10 @@ import time
 from contextlib import ExitStack
 from typing import Any
 
-from hilum import machine
+from hilum import heap, machine
 
 machine.default_threads()
-machine.keep_memory()
+heap.keep()
 
 import numpy as np  # noqa: E402
 import torch  # noqa: E402

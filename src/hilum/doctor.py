@@ -9,7 +9,7 @@ import shutil
 import subprocess
 from dataclasses import dataclass
 
-from hilum import __version__, machine
+from hilum import __version__, heap, machine
 
 # Extra → distributions that it brings.
 EXTRAS = {
@@ -58,12 +58,12 @@ def _here() -> list[Finding]:
 
 def _pages() -> list[Finding]:
     given = {"always": "given to all", "madvise": "given to who asks"}
-    setting = machine.huge_pages()
+    setting = heap.huge_pages()
     if setting is None:
         return []
     if setting in given:
         return [Finding("machine", "huge pages", given[setting])]
-    remedy = f"as root: echo madvise > {machine.HUGE_PAGES}"
+    remedy = f"as root: echo madvise > {heap.HUGE_PAGES}"
     said = "switched off; without them a training can take a quarter longer"
     return [Finding("machine", "huge pages", said, None, remedy)]
 

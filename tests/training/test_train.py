@@ -577,8 +577,8 @@ class TestPlacement:
 PEAK = """
 import re, sys
 from pathlib import Path
-from hilum import machine
-machine.keep_memory()
+from hilum import heap, machine
+heap.keep()
 machine.set_threads(2)
 import numpy as np
 from hilum.machine import Place

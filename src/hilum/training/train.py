@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from hilum import machine
+from hilum import heap, machine
 from hilum.datasets.cache import Cache
 from hilum.datasets.index import open_data
 from hilum.datasets.manifest import Manifest, number_of
@@ -68,7 +68,7 @@ def train(
     RecipeError, UsageError, Refused, TrainingStopped, Interrupted
     """
     require("train")
-    machine.keep_memory()
+    heap.keep()
     if not isinstance(recipe, Recipe):
         recipe = Recipe.load(recipe, overrides)
     if seed is not None:
@@ -113,7 +113,7 @@ def resume(folder: Path | str, *, workers: int | None = None, progress: Progress
     UsageError, Locked, Refused, PlaceUnavailable, TrainingStopped, Interrupted
     """
     require("train")
-    machine.keep_memory()
+    heap.keep()
     if group.by_torchrun():
         from hilum.training import torchrun
 
@@ -148,7 +148,7 @@ def _go(
         if place.kind == "cuda":
             torch.cuda.empty_cache()
         else:
-            machine.give_memory_back()
+            heap.give_back()
         leader.lead(run, place, progress)
     learner = learn(run, recipe, parts, replace(place, processes=1), progress)
     seal(run, recipe, manifest, cache, parts, place, learner, progress)
@@ -267,10 +267,11 @@ def learn(
     parts : training and validation films
     together : the group that this process belongs to; its first member alone writes
     """
-    begun_with = {"recipe": recipe.digest, "films": films_digest(parts)}
-    writes = together is None or together.rank == 0
-    if writes:  # who tells
-        begun_with["pixels"] = pixels_digest(parts)
+    begun_with = {
+        "recipe": recipe.digest,
+        "films": films_digest(parts),
+        "pixels": pixels_digest(parts),
+    }
     with explained(run, recipe, place):
         weights = class_weights(parts[0].labels, recipe.training.class_weights)
         learner = make_learner(recipe, place, weights, together)
@@ -282,6 +283,7 @@ def learn(
             _same(run, state, begun_with, progress)
             learner.restore(state["learner"])
             rate.restore(state["rate"])
+        writes = together is None or together.rank == 0
         if writes and epochs:
             run.write_epochs(epochs)  # a kill may have come between the checkpoint and its table
             for epoch in epochs if len(epochs) < recipe.training.epochs else ():
@@ -310,7 +312,7 @@ def _say_if_slow(recipe: Recipe, progress: Progress) -> None:
 
 def work(run: Run, progress: Progress) -> None:
     """What one process of a group does for a run whose folder and cache are ready."""
-    machine.keep_memory()
+    heap.keep()
     recipe, place = run.recipe, Place.parse(run.environment["place"])
     machine.set_threads(place.threads or 1)
     manifest = Manifest.read(run.folder / "films.csv")
@@ -344,7 +346,7 @@ def _same(run: Run, state: dict[str, Any], now: dict[str, str], progress: Progre
             "the films that can be read are not those that the run began with. Put them back "
             f"({run.folder / 'films.csv'} names them all), or train anew."
         )
-    if "pixels" in state and now.get("pixels", state["pixels"]) != state["pixels"]:
+    if state.get("pixels", now["pixels"]) != now["pixels"]:
         progress.warn(
             "films have other pixels than when the run began: a file was replaced, or another "
             "version of a library decodes them. What is learnt from here on is learnt from these."

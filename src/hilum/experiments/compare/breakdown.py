@@ -69,7 +69,7 @@ def breakdown(job: Job) -> dict[str, Any]:
     ``exchange`` (the 95 % interval of that part, None but of a group), ``steps`` and ``method``;
     the same from every process of a group
     """
-    from hilum import machine
+    from hilum import heap, machine
     from hilum.datasets.cache import Cache
     from hilum.datasets.manifest import Manifest
     from hilum.training import group, meeting
@@ -78,7 +78,7 @@ def breakdown(job: Job) -> dict[str, Any]:
     from hilum.training.parts import films_of
     from hilum.training.recipe import Recipe
 
-    machine.keep_memory()
+    heap.keep()
     place = Place.parse(job.place).resolved()
     if place.processes > 1 and meeting.STORE not in os.environ:
         return _by_a_group(job, place)

@@ -134,7 +134,8 @@ def compare(
         manifest.write(folder / "films.csv")
         write_file(folder / "recipe.toml", recipe.toml())
         plan.write(folder)
-        return _go(folder, plan, manifest, recipe, workers, progress)
+        with resumable(folder, "compare"):
+            return _go(folder, plan, manifest, recipe, workers, progress)
 
 
 def check(recipe: Recipe) -> None:
@@ -164,27 +165,16 @@ def resume(folder: Path | str, *, progress: Progress = SILENT) -> Comparison:
     plan = Plan.read(folder)
     with lock(folder / "lock", what="--out"):
         manifest, recipe = Manifest.read(folder / "films.csv"), Recipe.load(folder / "recipe.toml")
-        return _go(folder, plan, manifest, recipe, None, progress)
-
-
-@stoppable()
-def _go(
-    folder: Path,
-    plan: Plan,
-    manifest: Manifest,
-    recipe: Recipe,
-    workers: int | None,
-    progress: Progress,
-) -> Comparison:
-    with resumable(folder, "compare"):
-        return _measure(folder, plan, manifest, recipe, workers, progress)
+        with resumable(folder, "compare"):
+            return _go(folder, plan, manifest, recipe, None, progress)
 
 
 @contextmanager
 def resumable(folder: Path, command: str) -> Iterator[None]:
-    """What is interrupted here names the line that goes on; pages take seconds to draw, too."""
+    """What Ctrl-C or SIGTERM ends here names the line that goes on; pages take seconds, too."""
     try:
-        yield
+        with stoppable():
+            yield
     except (KeyboardInterrupt, Interrupted):
         raise Interrupted(
             f"interrupted: {folder}; what was measured is kept. Go on with hilum {command} "
@@ -192,7 +182,7 @@ def resumable(folder: Path, command: str) -> Iterator[None]:
         ) from None
 
 
-def _measure(
+def _go(
     folder: Path,
     plan: Plan,
     manifest: Manifest,

@@ -22,7 +22,7 @@ from hilum.experiments.reproduce.wishes import Wishes
 from hilum.progress import SILENT, Progress
 from hilum.storage import begun, dated_folder, lock, write_json
 from hilum.training.recipe import Recipe
-from hilum.training.run import Run, stoppable
+from hilum.training.run import Run
 
 FORMAT = 1
 SEQUENTIAL = ("reference", "cpu:1")
@@ -154,7 +154,8 @@ def reproduce(
         manifest = open_data(data, progress=progress, **options)
         manifest.write(folder / "films.csv")
         write_json(folder / "plan.json", {"format": FORMAT, **asdict(settings)})
-        return _go(folder, manifest, settings, progress)
+        with comparing.resumable(folder, "reproduce"):
+            return _go(folder, manifest, settings, progress)
 
 
 def _check(recipe: Recipe) -> None:
@@ -178,16 +179,12 @@ def resume(folder: Path | str, *, progress: Progress = SILENT) -> Reproduction:
     settings = Settings.read(folder)
     _check(Recipe.load("paper2021", settings.overrides()))
     with lock(folder / "lock", what="--out"):
-        return _go(folder, Manifest.read(folder / "films.csv"), settings, progress)
+        manifest = Manifest.read(folder / "films.csv")
+        with comparing.resumable(folder, "reproduce"):
+            return _go(folder, manifest, settings, progress)
 
 
-@stoppable()
 def _go(folder: Path, data: Manifest, settings: Settings, progress: Progress) -> Reproduction:
-    with comparing.resumable(folder, "reproduce"):
-        return _measure(folder, data, settings, progress)
-
-
-def _measure(folder: Path, data: Manifest, settings: Settings, progress: Progress) -> Reproduction:
     from hilum.experiments.reproduce.document import write
 
     progress.say("1. The same training in several places (tables 1 to 5)")
