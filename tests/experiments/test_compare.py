@@ -454,7 +454,7 @@ def test_processes_begin_a_timed_step_together() -> None:
     recipe, films, told = tiny(), part(), list[str]()
     learner: Any = TorchLearner(recipe, Place("cpu", 1, 1, "float32"), (1.0, 1.0))
     learner.group = SimpleNamespace(
-        size=1, share=lambda batch: batch, arrive=lambda: None, collect=lambda: None,
+        rank=0, size=1, share=lambda batch: batch, arrive=lambda: None, collect=lambda: None,
         meet=lambda: None, alone=lambda shared: nullcontext(told.append("alone")),
         total=lambda values: told.append("met"),
     )  # fmt: skip

@@ -25,7 +25,8 @@ from hilum.progress import Progress
 from hilum.storage import lock
 from hilum.training import group, leader, worker
 from hilum.training.factors import few
-from hilum.training.learner import new_network
+from hilum.training.learner import TorchLearner, new_network
+from hilum.training.parts import Films
 from hilum.training.recipe import Recipe
 from hilum.training.run import Run
 from hilum.training.train import resume, train
@@ -268,6 +269,33 @@ def test_workers_end_with_their_leader(tmp_path: Path) -> None:
     worker.stdout.close()
 
 
+def test_weights_that_drifted_apart_are_the_first_ones_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    mine, first = new_network(paper(1, 8)), new_network(paper(1, 8, training={"seed": 1}))
+    mine.to(memory_format=torch.channels_last)
+    theirs = torch.cat([p.detach().flatten() for p in first.parameters()])
+    monkeypatch.setattr(group.distributed, "broadcast", lambda values, src: values.copy_(theirs))
+    group.Group(1, 2, torch.device("cpu")).agree(mine)
+    for name, weight in first.named_parameters():
+        assert torch.equal(mine.get_parameter(name), weight), name
+
+
+def test_each_process_leaves_out_features_of_its_own() -> None:
+    class Alone(group.Group):
+        def wrap(self, network: Any, batch: int) -> Any:
+            return network
+
+    def drawn(rank: int) -> torch.Tensor:
+        together = Alone(rank, 2, torch.device("cpu"))
+        learner = TorchLearner(compact(1), Place("cpu", 2, 1, "float32"), (1.0, 1.0), together)
+        learner._begin(films, 0)
+        return torch.rand(8)
+
+    films = Films(np.zeros((2, 32, 32), np.uint8), np.arange(2), np.arange(2), np.arange(2))
+    assert torch.equal(drawn(1), drawn(1)) and not torch.equal(drawn(0), drawn(1))
+
+
 def test_shares_cover_a_batch_once() -> None:
     import torch
 
@@ -404,10 +432,12 @@ def test_every_process_says_which_one_hangs(
     assert len(Run(tmp_path / "run").epochs) == 1
 
 
-def test_threads_of_a_broken_group_do_not_change_the_code(tmp_path: Path) -> None:
+def test_threads_of_a_group_do_not_change_the_code(tmp_path: Path) -> None:
     aborts = "import atexit; atexit.register(os.abort)"
     one = come(1, free_port(), aborts, "train", str(tmp_path / "none"), "--on", "cpu:1")
     assert len(said(one)) == 1 and one.returncode in (2, 3)
+    well = come(1, free_port(), aborts, "--version")
+    assert not said(well) and well.returncode == 0
 
 
 @pytest.mark.slow

@@ -191,6 +191,15 @@ def test_all_alive_and_yet_out_of_touch(opened: Opener) -> None:
     found = rolls[0].explain(RuntimeError("Timed out waiting 2000ms\nfor recv"))
     assert isinstance(found, WorkerLost)
     assert "each of them still answers: Timed out waiting 2000ms." in str(found)
+    assert "a network between them is down" in str(found)
+    nccl = (
+        "NCCL error in: NCCLUtils.cpp:94, invalid usage (run with NCCL_DEBUG=WARN for details)\n"
+        "ncclInvalidUsage: This usually reflects invalid usage of NCCL library.\nLast error:\n"
+        "Duplicate GPU detected : rank 0 and rank 1 both on CUDA device 1b000\n"
+    )
+    named = str(rolls[0].explain(RuntimeError(nccl)))
+    assert "still answers: Duplicate GPU detected : rank 0 and rank 1 both on CUDA dev" in named
+    assert "network" not in named
     for roll in rolls:
         roll.close()
 
@@ -297,8 +306,12 @@ def test_patience_is_a_number_of_seconds(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 @pytest.mark.parametrize("towards_master", ["10.77.0.1", "127.0.0.1", ""])
-def test_gloo_speaks_over_the_network_to_the_other_machine(
-    monkeypatch: pytest.MonkeyPatch, towards_master: str
+@pytest.mark.parametrize(
+    ("kind", "variable", "told"),
+    [("cpu", "GLOO_SOCKET_IFNAME", "eth1"), ("cuda", "NCCL_SOCKET_IFNAME", "=eth1")],
+)
+def test_the_group_speaks_over_the_network_to_the_other_machine(
+    monkeypatch: pytest.MonkeyPatch, towards_master: str, kind: str, variable: str, told: str
 ) -> None:
     """Whatever the meeting place is called; a bridge that both machines have is no way there."""
     mine = {"172.17.0.1": "docker0", "10.77.0.1": "eth1"}
@@ -311,9 +324,12 @@ def test_gloo_speaks_over_the_network_to_the_other_machine(
             return [value, "172.17.0.1 10.77.0.2"]
 
     monkeypatch.setenv("MASTER_ADDR", "localhost")
-    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "")  # remembered, and put back
-    del os.environ["GLOO_SOCKET_IFNAME"]
+    monkeypatch.setenv(variable, "")  # remembered, and put back
+    del os.environ[variable]
     monkeypatch.setattr(meeting, "_interfaces", lambda: mine)
     monkeypatch.setattr(meeting, "_address_towards", towards)
-    meeting.choose_interface(Roll())  # type: ignore[arg-type]
-    assert os.environ["GLOO_SOCKET_IFNAME"] == "eth1"
+    meeting.choose_interface(Roll(), kind)  # type: ignore[arg-type]
+    assert os.environ[variable] == told
+    os.environ[variable] = "ib0"
+    meeting.choose_interface(Roll(), kind)  # type: ignore[arg-type]
+    assert os.environ[variable] == "ib0", "whoever names one is obeyed"

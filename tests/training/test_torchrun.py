@@ -226,6 +226,23 @@ def test_the_fullest_gpu_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     assert memory.check_memory(recipe, place) == need
 
 
+@pytest.mark.parametrize(
+    ("place", "way"),
+    [
+        ("cuda:8@float32", "torchrun --nproc-per-node N -m hilum train --resume run"),
+        ("cuda@float32", "train anew with another --on"),
+    ],
+)
+def test_a_run_whose_gpus_are_not_here_says_how_it_goes_on(
+    monkeypatch: pytest.MonkeyPatch, place: str, way: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(PlaceUnavailable) as told:
+        placement.as_begun(place, Path("run"), lambda text: Place.parse(text).resolved())
+    assert f"no such place here: {place}, 0 GPUs are seen, and the run was" in str(told.value)
+    assert way in str(told.value) and "--on cpu" not in str(told.value)
+
+
 def test_the_workers_find_the_gpu_empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     done: list[str] = []
 

@@ -79,9 +79,9 @@ def main(arguments: list[str] | None = None) -> None:
     code = run(sys.argv[1:] if arguments is None else arguments)
     if code == 130:  # whoever interrupts twice would only see Python's threads complain
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if code and machine.launched():
-        # Threads of a group that broke abort while Python takes itself down, and the launcher
-        # would see SIGABRT in place of the code.
+    if machine.launched():
+        # Threads of a group, above all of one that broke, may abort while Python takes itself down,
+        # and the launcher would see SIGABRT in place of the code.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)

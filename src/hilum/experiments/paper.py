@@ -72,8 +72,6 @@ PRINTED: dict[int, Mapping[str, tuple[PaperEpoch, ...]]] = {
     },
 }
 
-STEPS = 263
-BATCH = 16
 SIZE = 500
 #: Seconds an epoch on the CPU over those on the GPU, as the paper gives it.
 SPEED_UP = 6.13

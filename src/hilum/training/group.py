@@ -34,6 +34,10 @@ from hilum.training.factors import ByFactors, few
 from hilum.training.meeting import STORE, choose_interface, meeting_place
 from hilum.training.rollcall import RollCall, patience, rebuilt
 
+#: What NCCL's own watchers leave to the roll call. A defect that one of them has told in torchrun's
+#: store would end the rounds after a restart, eight minutes into each; a lost GPU's would abort its
+#: process before hilum has said a line.
+WATCHERS = {"TORCH_NCCL_DUMP_ON_TIMEOUT": "0", "TORCH_NCCL_RETHROW_CUDA_ERRORS": "0"}
 ARRIVAL = 60.0  # seconds that a process has at least to start: on a busy machine torch loads long
 
 
@@ -56,7 +60,6 @@ class Group:
         self._told = 0
         self._exchange: Exchange | None = None
         self.by_factors: ByFactors | None = None
-        self._factored: list[str] = []
 
     @property
     def roll(self) -> RollCall:
@@ -114,7 +117,6 @@ class Group:
         held = [weight.numel() for weight in weights.values()] * (1 + optimiser.MOMENTS)
         self._exchange = in_memory(self, gathered, held, patience()) or ByMessages(self.size)
         if weights:
-            self._factored = list(weights)
             self.by_factors = ByFactors(network, list(weights.values()), films, self._exchange)
             network, names = self.by_factors, [f"network.{name}" for name in weights]
             nn.parallel.DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(
@@ -169,8 +171,13 @@ class Group:
             if value.is_floating_point():
                 distributed.all_reduce(value)
                 value /= self.size
-        for name in self._factored:  # sums that each process made may differ by their rounding
-            distributed.broadcast(network.get_parameter(name).detach(), 0)
+        # Equal gradients move weights apart by rounding: where each process makes its own sums of
+        # factors, and between two models of GPU or processor.
+        weights = [weight.detach() for weight in network.parameters()]
+        first = torch.cat([weight.flatten() for weight in weights])
+        distributed.broadcast(first, 0)
+        for weight, values in zip(weights, first.split([w.numel() for w in weights]), strict=True):
+            weight.copy_(values.view(weight.shape))
 
 
 def by_torchrun() -> bool:
@@ -225,13 +232,16 @@ def joined(place: Place) -> Iterator[Group]:
     server, open_store = meeting_place(rank, arrival)
     # A collective of NCCL's cannot be broken off from Python: its process has to end.
     leave = _leave if cuda else None
+    ended = False
     roll = RollCall(open_store, rank, size, seconds, at_silence=leave, arrival=arrival)
     try:
         # Other backends (gloo here, NCCL there) would wait for each other for ever.
         mine = {"torch": torch.__version__, "hilum": hilum.__version__, "processor": place.kind}
         same(roll, "versions", mine)
-        if not cuda:
-            choose_interface(roll)
+        choose_interface(roll, place.kind)
+        if cuda:
+            for name, value in WATCHERS.items():
+                os.environ.setdefault(name, value)
         distributed.init_process_group(
             "nccl" if cuda else "gloo",
             store=roll.under(),
@@ -241,6 +251,7 @@ def joined(place: Place) -> Iterator[Group]:
         )
         with closing(Group(rank, size, device, roll)) as together:
             yield together
+        ended = True
     except HilumError as error:
         roll.tell(error)
         raise
@@ -250,7 +261,9 @@ def joined(place: Place) -> Iterator[Group]:
             raise
         raise roll.explain(error) from error
     finally:
-        if distributed.is_initialized():
+        # NCCL leaves a group in step with all others, and would wait for them behind an error. The
+        # end of the process ends it too.
+        if distributed.is_initialized() and (ended or not cuda):
             distributed.destroy_process_group()
         roll.close()
         del server

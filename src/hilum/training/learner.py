@@ -157,8 +157,10 @@ class TorchLearner:
         self.size = self.recipe.size_at(epoch)
         self._losses, self._logits, self._places, self._seen = [], [], [], 0
         self.model.train()
-        # Dropout draws from here: an epoch is a function of the seed and its number.
-        torch.manual_seed((self.recipe.training.seed * 1_000_003 + epoch) % 2**63)
+        # Dropout draws from here: an epoch is a function of the seed, its number and the process.
+        rank = 0 if self.group is None else self.group.rank
+        drawn = np.random.SeedSequence((self.recipe.training.seed, epoch, rank))
+        torch.manual_seed(int(drawn.generate_state(1)[0]))
 
     def step(self, batch: NDArray[np.int64], learning_rate: float) -> float | None:
         places = np.arange(self._seen, self._seen + len(batch))

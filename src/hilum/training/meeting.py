@@ -19,6 +19,8 @@ from hilum.errors import Refused
 from hilum.training.rollcall import PATIENCE, RollCall
 
 STORE = "HILUM_STORE"
+#: What tells torch's engines which network to speak over, and how NCCL is told a whole name.
+INTERFACES = {"cpu": ("GLOO_SOCKET_IFNAME", ""), "cuda": ("NCCL_SOCKET_IFNAME", "=")}
 SIOCGIFADDR = 0x8915  # linux/sockios.h
 
 
@@ -128,15 +130,19 @@ def _unreachable(host: str, port: int, why: str) -> Refused:
     )
 
 
-def choose_interface(roll: RollCall) -> None:
-    """Let gloo speak over the network that reaches the other machines.
+def choose_interface(roll: RollCall, kind: str) -> None:
+    """Let torch's engine speak over the network that reaches the other machines.
 
-    Left alone it takes the interface of the machine's own name, which many systems map to
-    loopback, where no other machine can reach it. Every process tells all addresses of its
-    machine, the one towards the meeting place first.
+    Left alone gloo takes the interface of the machine's own name, which many systems map to
+    loopback, where no other machine can reach it, and NCCL the first that is neither that nor
+    docker's: a bridge or a tunnel, maybe. Every process tells all addresses of its machine, the
+    one towards the meeting place first.
+
+    Parameters
+    ----------
+    kind : of place: ``cpu`` or ``cuda``
     """
-    if "GLOO_SOCKET_IFNAME" in os.environ:
-        return
+    variable, whole = INTERFACES[kind]
     mine = _interfaces()
     first = _address_towards(os.environ.get("MASTER_ADDR", ""))
     told = sorted(mine, key=lambda address: address != first)
@@ -144,7 +150,7 @@ def choose_interface(roll: RollCall) -> None:
         for address in theirs.split():
             # An address that is mine as well belongs to this machine, or to a bridge inside.
             if address not in mine and (found := _address_towards(address)) in mine:
-                os.environ["GLOO_SOCKET_IFNAME"] = mine[found]
+                os.environ.setdefault(variable, f"{whole}{mine[found]}")
                 return
 
 

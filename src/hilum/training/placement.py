@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
 from hilum import machine
+from hilum.errors import PlaceUnavailable
 from hilum.machine import Place
 from hilum.networks import kernels
 from hilum.networks.kernels import gpu
@@ -65,6 +68,30 @@ def of_one(text: str) -> Place:
     """
     asked = Place.parse(text)
     return replace(replace(asked, processes=1).resolved(), processes=asked.processes)
+
+
+def as_begun(text: str, folder: Path, find: Callable[[str], Place]) -> Place:
+    """The place that a run was begun on, which ``--on`` cannot change.
+
+    Raises
+    ------
+    PlaceUnavailable
+        It is not here; the message says how to go on.
+    """
+    try:
+        return find(text)
+    except PlaceUnavailable as error:
+        place, (what, *_) = Place.parse(text), str(error).split(". ")
+        way = (
+            "with as many processes as there are GPUs (torchrun --nproc-per-node N -m hilum train "
+            f"--resume {folder})"
+            if place.kind == "cuda" and place.processes > 1
+            else "train anew with another --on"
+        )
+        raise PlaceUnavailable(
+            f"{what}, and the run was begun there. Go on with it on a machine that has them, or "
+            f"{way}."
+        ) from error
 
 
 def settle_precision(
@@ -134,7 +161,8 @@ def describe(place: Place, recipe: Recipe) -> dict[str, Any]:
         found["gpu_memory_gib"] = round(memory.of_gpu()[1] / 2**30, 1)
         found["cuda"] = torch.version.cuda
         found["cudnn"] = torch.backends.cudnn.version()
-        found["kernels"] = gpu.status()
-    if place.kind == "cpu" and recipe.network.name == "paper2021":
+        if recipe.network.name == "paper2021":  # the one that they were written for
+            found["kernels"] = gpu.status()
+    if place.kind == "cpu":
         found["kernels"] = kernels.status(*libraries(recipe))
     return found

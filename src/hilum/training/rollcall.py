@@ -179,10 +179,12 @@ class RollCall:
                 time.sleep(POLL)
         except KeyboardInterrupt:  # torchrun ends all processes of a machine that has lost one
             return WorkerLost(f"another process of the group was lost. {self.advice}.")
-        first = str(error).strip().splitlines()[0][:200] if str(error).strip() else repr(error)
+        said, _, cause = str(error).partition("Last error:")  # which NCCL writes before the cause
+        why = (cause.strip() or said.strip() or repr(error)).splitlines()[0][:200].rstrip(".")
+        if not cause.strip():
+            why += ". One of them is stuck, or a network between them is down"
         return WorkerLost(
-            f"the processes lost touch, though each of them still answers: {first}. One of them "
-            f"is stuck, or a network between them is down. {self.advice}."
+            f"the processes lost touch, though each of them still answers: {why}. {self.advice}."
         )
 
     def silent(self, seconds: float) -> list[int]:

@@ -133,6 +133,7 @@ def _together(
                 lambda: single.settle(run, recipe, manifest, parts, progress, placement.of_one)
             )
             place = replace(place, processes=size)
+            single.make_room(place)
             single.announce(recipe, place, parts, progress)
             machine.set_threads(place.threads or 1)
             learner = single.learn(run, recipe, parts, place, progress, together)

@@ -144,14 +144,18 @@ def _go(
     place = settle(run, recipe, manifest, parts, progress)
     announce(recipe, place, parts, progress)
     if place.processes > 1:
-        # What the probe has left is the workers' to use.
-        if place.kind == "cuda":
-            torch.cuda.empty_cache()
-        else:
-            heap.give_back()
+        make_room(place)
         leader.lead(run, place, progress)
     learner = learn(run, recipe, parts, replace(place, processes=1), progress)
     seal(run, recipe, manifest, cache, parts, place, learner, progress)
+
+
+def make_room(place: Place) -> None:
+    """Give back what the search for a precision has left: others of the group need it."""
+    if place.kind == "cuda":
+        torch.cuda.empty_cache()
+    else:
+        heap.give_back()
 
 
 def announce(recipe: Recipe, place: Place, parts: tuple[Films, Films], progress: Progress) -> None:
@@ -194,7 +198,7 @@ def settle(
     """
     before = run.environment
     if "place" in before:
-        place = find(before["place"])
+        place = placement.as_begun(before["place"], run.folder, find)
         if place.kind == "cpu" and place.threads > machine.cores():
             progress.warn(
                 f"the run was begun with {place.threads} threads and there are "

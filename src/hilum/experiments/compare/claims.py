@@ -11,6 +11,7 @@ from hilum.experiments.compare.comparison import Comparison
 from hilum.experiments.compare.payback import pays
 from hilum.experiments.compare.speed import bounds, times
 from hilum.experiments.compare.tables import seconds
+from hilum.experiments.paper import SPEED_UP
 from hilum.machine import Place
 from hilum.report import Section
 
@@ -48,19 +49,19 @@ def rows_of(comparison: Comparison, sequential: Comparison | None = None) -> lis
 
 
 def _faster(comparison: Comparison) -> Row:
-    claim = "The parallel training is 6.13 times as fast."
-    said, least = [], []
+    claim = f"The parallel training is {SPEED_UP} times as fast."
+    said: list[str] = []
+    least: dict[str, list[float]] = {}  # by what it is told against
     for over in comparison.baselines:
         for name in comparison.parallel:
             ratio = comparison.speed_up(name, over) if name != over else None
             if ratio is not None:
                 said.append(f"{escape(name)} over {escape(over)}: {times(ratio['ratio'])} ×")
-                if over == comparison.baseline:
-                    least.append((bounds(ratio) or (0.0,))[0])
+                least.setdefault(over, []).append((bounds(ratio) or (0.0,))[0])
     if not said:
         return claim, "not measured", "no parallel place beside another"
-    best = max(least, default=0.0)
-    verdict = "held" if best >= 6.13 else "faster, by less" if best > 1 else "not shown"
+    best = max(next(iter(least.values())))  # the asked baseline comes first, if it decides anything
+    verdict = "held" if best >= SPEED_UP else "faster, by less" if best > 1 else "not shown"
     if len(comparison.seeds) == 1:
         epochs = comparison.recipe.training.epochs
         decides = "its slowest epoch decides" if epochs > 1 else "and a single epoch no spread"
@@ -144,9 +145,7 @@ def _merged(comparison: Comparison, name: str) -> bool:
 
 
 def _largest(comparison: Comparison, name: str) -> str:
-    at = comparison.places[name]
-    assert at.parts is not None
-    found: dict[str, float] = at.parts.found["parts"]
+    found: dict[str, float] = comparison.places[name].breakdown["parts"]
     return max(found, key=lambda part: found[part])
 
 
@@ -176,9 +175,8 @@ def _no_threat(comparison: Comparison) -> Row:
 
 def _moving_between(comparison: Comparison, name: str) -> tuple[float, float] | None:
     """The 95 % interval of the share of transfer and exchange; None where it has none."""
-    at = comparison.places[name]
-    assert at.parts is not None
-    ends, parts = at.parts.found.get("exchange"), at.parts.found["parts"]
+    found = comparison.places[name].breakdown
+    ends, parts = found.get("exchange"), found["parts"]
     if not ends:
         return None
     rest = sum(parts.values()) - parts["exchange"]

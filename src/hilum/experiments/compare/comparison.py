@@ -187,10 +187,9 @@ class Comparison:
 
     def part_share(self, name: str, *parts: str) -> float | None:
         """Share of a step that goes into these parts; None where it was not measured."""
-        at = self.places[name]
-        if at.parts is None or not at.parts.found:
+        found: dict[str, float] = self.places[name].breakdown.get("parts", {})
+        if not found:
             return None
-        found: dict[str, float] = at.parts.found["parts"]
         return sum(found[p] for p in parts) / max(1e-9, sum(found.values()))
 
     def as_dict(self) -> dict[str, Any]:

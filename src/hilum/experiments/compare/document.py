@@ -55,7 +55,7 @@ def draw(comparison: Comparison, folder: Path) -> dict[str, str]:
         made["speed-up"] = partial(figures.speed_ups, comparison)
         if any(comparison.equivalences.values()):
             made["agreement"] = partial(figures.agreement, comparison)
-    if any(at.parts is not None and at.parts.found for at in comparison.measured.values()):
+    if any(at.breakdown for at in comparison.measured.values()):
         made["parts"] = partial(figures.parts, comparison)
     with report.plot_style():
         return {name: report.save(make(), folder, name) for name, make in made.items()}

@@ -171,9 +171,7 @@ def parts(comparison: Comparison) -> Figure:
     from matplotlib.figure import Figure
 
     looked = {
-        name: at.parts.found["parts"]
-        for name, at in comparison.measured.items()
-        if at.parts is not None and at.parts.found
+        name: at.breakdown["parts"] for name, at in comparison.measured.items() if at.breakdown
     }
     figure = Figure(figsize=(8.8, 1.5 + 0.42 * len(looked)), layout="constrained")
     axes = figure.subplots()

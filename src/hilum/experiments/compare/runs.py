@@ -43,6 +43,11 @@ class At:
         return {seed: o.found for seed, o in self.outcomes.items() if o.status == "done"}
 
     @property
+    def breakdown(self) -> dict[str, Any]:
+        """Where the time of a step goes; empty where that is not known."""
+        return self.parts.found if self.parts is not None else {}
+
+    @property
     def status(self) -> str:
         """``done``: at least one run is; else what became of the first."""
         if self.found:
@@ -148,7 +153,7 @@ class At:
             "ms_a_step": speed.summary(self.times("step")),
             "films_a_second": round(self.films_per_second(), 3),
             "setup_seconds": speed.summary([f["setup_seconds"] for f in self.found.values()]),
-            "breakdown": self.parts.found if self.parts and self.parts.found else None,
+            "breakdown": self.breakdown or None,
             "spread_over_seeds": agreement.spread(self.epochs),
             "one_answer": self.one_answer,
             "runs": [

@@ -13,11 +13,7 @@ from hilum.report import Section
 
 def section(comparison: Comparison, drawn: dict[str, str]) -> Section | None:
     """The parts of a step in each place."""
-    looked = {
-        name: at.parts.found
-        for name, at in comparison.measured.items()
-        if at.parts is not None and at.parts.found
-    }
+    looked = {name: at.breakdown for name, at in comparison.measured.items() if at.breakdown}
     if not looked:
         return None
     names = list(next(iter(looked.values()))["parts"])

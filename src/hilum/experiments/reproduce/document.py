@@ -11,6 +11,7 @@ import numpy as np
 import hilum
 from hilum import report
 from hilum.datasets.cache import Cache
+from hilum.experiments import paper
 from hilum.experiments.compare.document import draw
 from hilum.experiments.compare.document import warnings as known_first
 from hilum.experiments.compare.sections import sections
@@ -180,7 +181,8 @@ def _lead(done: Reproduction) -> str:
         said = "" if ratio["low"] is None else f"<i>{ratio['low']:.2f} to {ratio['high']:.2f}</i>"
         facts.append(
             (f"{ratio['ratio']:.2f} ×{said}",
-             f"{escape(comparison.fastest)} over {escape(comparison.baseline)}; the paper 6.13")
+             f"{escape(comparison.fastest)} over {escape(comparison.baseline)}; the paper "
+             f"{paper.SPEED_UP}")
         )  # fmt: skip
     return (
         f'<p class="lead">Mochurad, Dereviannyi and Antoniv (2021) trained one network on a GPU '
