@@ -776,7 +776,7 @@ def test_an_interval_of_the_median_covers_it(count: int) -> None:
 def test_parts_that_do_not_add_up_are_told() -> None:
     quiet = {"parts": {"other": 10.0}, "ms_per_step": 11.0}
     assert _unlike({"cpu:1": quiet}) == ""
-    told = _unlike({"cpu:1": quiet, "cpu:2": {"parts": {"other": 16.4}, "ms_per_step": 33.5}})
+    told = _unlike({"cpu:1": quiet, "cpu:2": {"parts": {"other": 16.4}, "ms_per_step": 21.3}})
     assert "on cpu:2: the machine was not quiet" in told
 
 
@@ -998,6 +998,24 @@ def test_a_difference_beyond_the_figure_is_said_at_its_edge(
 
     assert all("margins" in text for text in said(0.005)) and said(0.005)
     assert not said(1.0)
+
+
+def test_kernels_are_built_before_any_place_is_timed(
+    films: Manifest, made_up: MadeUp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done_before: list[int] = []
+    monkeypatch.setattr(
+        conditions.library, "build", lambda wanted: done_before.append(len(made_up.done))
+    )
+    comparing.compare(films, ("cpu:1", "cpu:2"), overrides=SMALL, out=tmp_path / "c")
+    assert done_before == [0]
+
+
+def test_runs_that_are_compared_choose_their_points_on_plain_validation(
+    planted: tuple[Comparison, MadeUp],
+) -> None:
+    assert Recipe.load("paper2021").finish.shifts == ("all",)
+    assert planted[0].recipe.finish.shifts == ()
 
 
 def test_an_interrupted_comparison_goes_on(

@@ -15,9 +15,10 @@ from hilum import report
 from hilum.datasets import phantom
 from hilum.datasets.index import index
 from hilum.datasets.manifest import Manifest
-from hilum.decision import Estimate
+from hilum.decision import Estimate, OperatingPoint
 from hilum.errors import FolderTaken, Refused, UsageError
 from hilum.evaluation import intervals
+from hilum.evaluation.scores import Scores
 from hilum.experiments import paper
 from hilum.experiments.compare import tables
 from hilum.experiments.compare.jobs import Job, Outcome
@@ -60,6 +61,7 @@ def test_the_papers_figures_fit_each_other() -> None:
     assert (round(accuracy.low or 0, 3), round(accuracy.high or 0, 3)) == (0.903, 0.944)
     means = [sum(e.seconds for e in epochs) / 10 for epochs in (paper.GPU, paper.CPU)]
     assert means == [91.3, 559.6]
+    assert "<td>20 of 20</td>" in reread._calculated()  # all losses are lower on its CPU
 
 
 def test_the_papers_tables_are_shown_as_they_were_printed() -> None:
@@ -77,6 +79,8 @@ def test_a_model_of_one_answer_decides_no_wish() -> None:
         for v in (0.6, 0.9)
     )
     assert reread._verdict(few, many) == "held" and reread._verdict(many, few) == "refuted"
+    near = replace(many, accuracy=Estimate(0.64, 0.59, 0.69, 90, ""))  # the intervals meet
+    assert reread._verdict(few, near) == reread._verdict(near, few) == "open"
     dull = replace(few, one_answer=True)
     assert reread._verdict(dull, many) == reread._verdict(many, dull) == "open"
     assert dull.remark == "answers every film alike" and many.remark == ""
@@ -108,6 +112,69 @@ def test_a_claim_of_quality_needs_an_interval_above_the_papers_value(
     ours = [Estimate(k / n, *intervals.wilson(k, n), n, "") for k, n in (right, found)]
     assert reread._as_good(*ours, margin=0.02) == said
     assert reread._as_good(Estimate(1.0, None, None, 9, ""), ours[1], 0.02) != "held"
+
+
+def test_table_6_at_one_half_is_of_the_networks_own_output(films: Manifest, tmp_path: Path) -> None:
+    """The sealed model's calibration moves what is positive at one half; the paper has none."""
+    judged = films.of_part("test")
+    n = len(judged)
+    # Half of the films are positive by their logit, none by the calibrated probability.
+    logit, none = np.where(np.arange(n) % 2, 1.0, -1.0), ("",) * n
+    scores = Scores(
+        judged.path, judged.patient, judged.part, judged.label, logit, np.full(n, 0.3), none, none
+    )
+    scores.write(tmp_path / "scores.csv")
+    balanced = OperatingPoint("balanced", 0.4, rule="planted")
+    bundle = SimpleNamespace(operating_points={"balanced": balanced})
+    run: Any = SimpleNamespace(folder=tmp_path, bundle=bundle)
+    found = matrix.judge(films, run, "cpu:1")
+    called = {"half": found.half.counts, "balanced": found.balanced.counts}
+    positive = {name: counts["tp"] + counts["fp"] for name, counts in called.items()}
+    assert positive == {"half": n // 2, "balanced": 0}
+
+
+def test_the_fastest_places_first_seed_is_judged_and_the_wishes_train_as_it_was_settled(
+    films: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = {seed: {"environment": {"place": "cpu:2@bfloat16"}} for seed in (1, 2)}
+    at = SimpleNamespace(
+        found=found, environment=found[1]["environment"], run_folder=lambda seed: Path(f"run{seed}")
+    )
+    comparison = SimpleNamespace(fastest="cpu:2", places={"cpu:2": at})
+    asked: list[Any] = []
+
+    def judge(manifest: Manifest, run: Any, place: str) -> None:
+        asked.append((run.folder, place))
+
+    def grant(folder: Path, data: Manifest, place: str, *given: Any, **named: Any) -> None:
+        asked.append(place)
+
+    monkeypatch.setattr(reproduce.comparing, "compare", lambda *given, **named: comparison)
+    monkeypatch.setattr(reproduce, "judge", judge)
+    monkeypatch.setattr(wishes, "grant", grant)
+    monkeypatch.setattr(document, "write", lambda done, progress: None)
+    reproduce.reproduce(films, replace(SMALL, sequential_films=0), out=tmp_path / "r")
+    assert asked == [(Path("run1"), "cpu:2"), "cpu:2@bfloat16"]
+
+
+@pytest.mark.parametrize(
+    ("epochs", "size", "said"),
+    [
+        (10, 500, []),
+        (10, 94, ["10 epochs and 94 × 94 pixels"]),
+        (2, 500, ["2 epochs and 500 × 500 pixels"]),
+    ],
+)
+def test_fewer_epochs_or_pixels_than_the_papers_are_told(
+    epochs: int, size: int, said: list[str], films: Manifest
+) -> None:
+    changes = [f"training.epochs={epochs}", f"preprocessing.size={size}"]
+    comparison = SimpleNamespace(recipe=Recipe.load("paper2021", changes))
+    done: Any = SimpleNamespace(
+        manifest=films, comparison=comparison, sequential=None, wishes=None, settings=Settings()
+    )
+    shorter = [line for line in shortened.sentences(done) if line.startswith("shortened: ")]
+    assert shorter == [f"shortened: {words}; the paper has 10 and 500 × 500." for words in said]
 
 
 def test_a_film_that_cannot_be_read_is_not_drawn(tmp_path: Path) -> None:
