@@ -8,12 +8,14 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from itertools import combinations
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from hilum.training.exchange import LINE, Barrier, InMemory
+from hilum.training.exchange import LINE, Barrier, InMemory, in_memory
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 6])
@@ -87,6 +89,17 @@ def test_who_leaves_is_missed() -> None:
     first.close()
 
 
+def test_more_processes_than_a_message_can_connect_do_not_share_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Rank 0 does not open its door, where it would wait for the others."""
+    monkeypatch.setattr("hilum.training.exchange.MOST", 2)
+    group: Any = SimpleNamespace(
+        rank=0, size=3, from_first=lambda make: make(), total=lambda mine: 3 * mine
+    )
+    assert in_memory(group, [50], [], 0.1) is None
+
+
 # One of two processes; tells which way its gradients go, what they are and where they lead.
 ONE_OF_TWO = """
 import os, sys
@@ -104,6 +117,10 @@ with group.joined(Place("cpu", 2, 1, "float32")) as together:
     with torch.no_grad():
         for p in network.parameters():
             torch.distributed.broadcast(p, 0)
+    statistics = nn.BatchNorm1d(2)
+    statistics.running_mean += 2 * rank  # each of its own films
+    together.agree(statistics)
+    assert statistics.running_mean.tolist() == [1, 1]
     shared = together.wrap(network, 4)
     assert together.by_factors is not None
     x = torch.randn(4, 40, generator=torch.Generator().manual_seed(7))

@@ -91,6 +91,19 @@ def test_bfloat16_trains(part: Films, other: Films) -> None:
     assert epochs[-1].loss < epochs[0].loss
 
 
+def test_the_loss_of_an_epoch_is_the_mean_of_its_films(part: Films, other: Films) -> None:
+    """The last batch of 36 films is one of 4: its films count as much as those of 32."""
+    recipe = recipe_of(training={"epochs": 1, "batch": 32})
+    learner: Any = SimpleNamespace(
+        begin=lambda films, epoch, plan: None, step=lambda batch, lr: None,
+        finish=lambda: (np.array([0.9, 0.0]), np.zeros(36)),
+        logits=lambda films, size: np.zeros(len(films)),
+    )  # fmt: skip
+    epochs: list[Epoch] = []
+    fit(learner, recipe, part, other, rate=LearningRate(recipe, 2), ended=epochs.append)
+    assert epochs[0].loss == pytest.approx(0.9 * 32 / 36)
+
+
 def test_a_loss_that_is_not_finite_is_named(part: Films, other: Films) -> None:
     recipe = recipe_of("paper2021", 94, optimiser={"name": "sgd", "lr": 900.0})
     films = films_of(36, 94)
@@ -190,6 +203,14 @@ class TestLearningRate:
             seen.append(rate.at(0))
         expected = [1e-3] * 5 + [3e-4] * 2 + [9e-5] * 3
         assert seen == pytest.approx(expected)
+
+    def test_an_epoch_that_is_hardly_better_is_on_the_plateau(self) -> None:
+        """Keras's min_delta: it is better by more than 1e-4, or it is not."""
+        rate = LearningRate(Recipe.load("paper2021"), 10)
+        for loss, expected in ((0.2, 1e-3), (0.19995, 1e-3), (0.19991, 3e-4), (0.19, 3e-4)):
+            rate.epoch_ended(loss)
+            assert rate.at(0) == pytest.approx(expected)
+        assert rate.best == 0.19
 
     def test_plateau_has_a_floor(self) -> None:
         rate = LearningRate(Recipe.load("paper2021"), 10)
