@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import shlex
 import signal
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from hilum.errors import DiskFull, FolderTaken, Locked, Refused
-from hilum.storage import atomic_write, digest, lock, new_folder, write_json
+from hilum.storage import atomic_write, digest, lock, new_folder, resume_command, write_json
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
@@ -64,6 +65,13 @@ def test_a_folder_with_a_result_is_refused_an_empty_one_is_taken(tmp_path: Path)
         new_folder(folder, marker="lock")
     with pytest.raises(FolderTaken):
         new_folder(folder / "result")
+
+
+@pytest.mark.parametrize("name", ["run", "it's a run", "-dash", "two words", "$HOME", "/tmp/run"])
+def test_the_line_that_goes_on_is_one_that_a_shell_takes(name: str) -> None:
+    words = shlex.split(resume_command("train", Path(name)))
+    assert words[:3] == ["hilum", "train", "--resume"] and len(words) == 4
+    assert Path(words[3]) == Path(name) and not words[3].startswith("-")
 
 
 def test_digests_are_sha256(tmp_path: Path) -> None:

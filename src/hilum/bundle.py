@@ -14,7 +14,7 @@ from typing import Any
 from hilum.decision import Calibration, Estimate, OperatingPoint, chance
 from hilum.errors import BundleRefused, UsageError, nearest
 from hilum.films.preprocess import Preprocessing
-from hilum.storage import digest, new_folder, write_file, write_json
+from hilum.storage import digest, new_folder, resume_command, write_file, write_json
 
 FORMAT = 1
 SUFFIX = ".hilum"
@@ -176,7 +176,7 @@ def _locate(path: Path) -> Path:
     if (path / "recipe.toml").is_file():
         raise BundleRefused(
             f"the training has not finished: {path} holds no model. "
-            f"Go on with hilum train --resume {path}."
+            f"Go on with {resume_command('train', path)}."
         )
     what = "there is no model" if path.is_dir() else "no such model"
     raise BundleRefused(

@@ -7,6 +7,7 @@ import fcntl
 import hashlib
 import json
 import os
+import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
@@ -199,6 +200,13 @@ def _free(path: Path, way_on: Callable[[], str]) -> None:
                 "another with --out."
             ) from error
         raise
+
+
+def resume_command(command: str, folder: Path | str) -> str:
+    """What goes on with what a command began in a folder, as a shell takes it."""
+    path = str(folder)
+    path = f"./{path}" if path.startswith("-") else path  # else it would be an option
+    return f"hilum {command} --resume {shlex.quote(path)}"
 
 
 def dated_folder(name: str) -> Path:

@@ -11,7 +11,7 @@ import pytest
 
 from hilum.datasets.manifest import Manifest
 from hilum.evaluation.scores import Scores
-from hilum.experiments.compare import claims
+from hilum.experiments.compare import claims, document
 from hilum.experiments.compare.comparison import Comparison
 from hilum.experiments.compare.jobs import Outcome
 from hilum.experiments.compare.runs import At
@@ -100,6 +100,17 @@ def test_all_is_told_against_the_baseline_that_was_asked_for(planted: Comparison
     assert asked.baseline == "cpu:2" and asked.baselines == ["cpu:2", "cpu:1", "cpu:4"]
     assert {row["over"] for row in asked.break_even()} == {"cpu:2"}
     assert "cpu:2" not in asked.equivalences
+
+
+def test_a_parallel_baseline_leaves_the_others_to_tell_a_speed_up(planted: Comparison) -> None:
+    both = replace(only(planted, "cpu:1", "cpu:2"), asked="cpu:2")
+    assert verdict(both, "The parallel") == verdict(replace(both, asked=None), "The parallel")
+
+
+def test_films_without_pixels_are_told_first(planted: Comparison) -> None:
+    told = "1 film unreadable (1: cut short)"
+    assert told in document.warnings(replace(planted, without_pixels=told))[0]
+    assert planted.as_dict()["data"]["without_pixels"] is None
 
 
 def test_a_speed_up_is_of_the_means_and_its_interval_of_the_means_of_the_runs(

@@ -11,6 +11,7 @@ import click
 from hilum.cli import options
 from hilum.cli.display import print_json, table
 from hilum.errors import TrainingStopped
+from hilum.storage import resume_command
 
 if TYPE_CHECKING:
     from hilum.experiments.compare.comparison import Comparison
@@ -92,7 +93,7 @@ def compare(
     else:
         click.echo(summary(done))
         click.echo(f"\nreport: {done.folder / 'report.html'}")
-    end_if_failed(done.failed, f"hilum compare --resume {done.folder}")
+    end_if_failed(done.failed, resume_command("compare", done.folder))
 
 
 def end_if_failed(runs: Sequence[str], again: str) -> None:

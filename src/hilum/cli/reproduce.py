@@ -9,6 +9,7 @@ import click
 from hilum.cli import options
 from hilum.cli.compare import end_if_failed, summary
 from hilum.cli.display import print_json, table
+from hilum.storage import resume_command
 
 if TYPE_CHECKING:
     from hilum.experiments.reproduce.reproduce import Reproduction
@@ -91,7 +92,7 @@ def reproduce(
         print_json(done.as_dict())
     else:
         _show(done)
-    end_if_failed(done.failed, f"hilum reproduce --resume {done.folder}")
+    end_if_failed(done.failed, resume_command("reproduce", done.folder))
 
 
 def _show(done: Reproduction) -> None:

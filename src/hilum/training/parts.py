@@ -86,7 +86,7 @@ def open_films(
     if roll is not None:
         readable = digest((cache.rows >= 0).tobytes())[:16]
         group.same(roll, "films", {"the films that can be read": readable})
-    told = _told(cache)
+    told = without_pixels(cache)
     if told:
         progress.say(f"without pixels: {told}.")
     parts = (films_of(manifest, cache, "train"), films_of(manifest, cache, "validation"))
@@ -101,7 +101,7 @@ def open_films(
     return cache, parts
 
 
-def _told(cache: Cache) -> str:
+def without_pixels(cache: Cache) -> str:
     """How many films have no pixels and why, by the most frequent reasons; empty for none."""
     found = []
     for films, what in ((cache.refused, "refused"), (cache.unreadable, "unreadable")):

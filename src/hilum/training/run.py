@@ -18,7 +18,7 @@ import torch
 
 from hilum.bundle import SUFFIX, Bundle
 from hilum.errors import DiskFull, Interrupted, Refused, UsageError
-from hilum.storage import atomic_write, begun, dated_folder, lock, write_json
+from hilum.storage import atomic_write, begun, dated_folder, lock, resume_command, write_json
 from hilum.training.loop import Epoch
 from hilum.training.recipe import Recipe
 
@@ -85,7 +85,7 @@ class Run:
 
     @property
     def resume_line(self) -> str:
-        return f"Go on with hilum train --resume {self.folder}"
+        return f"Go on with {resume_command('train', self.folder)}"
 
     def checkpoint(self, state: dict[str, Any], epochs: list[Epoch]) -> None:
         """Keep the state after an epoch; a crash or a full disk leaves the one before.

@@ -166,11 +166,12 @@ def announce(recipe: Recipe, place: Place, parts: tuple[Films, Films], progress:
     cores, asked = machine.cores(), place.threads * memory.copies(place)  # of this machine
     if place.kind == "cpu" and asked > cores:
         progress.warn(
-            f"{asked} threads for {cores} cores: they wait for each other, and every step takes "
-            f"many times longer. Use --on cpu:{cores}."
+            f"{asked} threads for {cores} cores: they wait for each other, and a step takes longer "
+            f"than on {cores}, many times beside other work. Use --on cpu:{cores}."
             if place.processes == 1
-            else f"{place} wants {asked} cores here and there are {cores}: the processes wait for "
-            f"each other at every step, about {asked / cores:.1f} times as long or more."
+            else f"{place} wants {asked} cores here and there are {cores}: a step takes about "
+            f"{asked / cores:.1f} times what it would with {asked} cores, and longer than in fewer "
+            f"processes, since they wait for each other. Use at most {cores}."
         )
     idle = ""
     if place.kind == "cpu" and asked < cores:

@@ -26,7 +26,7 @@ from hilum.experiments.compare.sample import of_films
 from hilum.experiments.plan import read_plan
 from hilum.machine import Place
 from hilum.progress import SILENT, Progress
-from hilum.storage import begun, dated_folder, lock, write_file, write_json
+from hilum.storage import begun, dated_folder, lock, resume_command, write_file, write_json
 from hilum.training.recipe import Recipe
 from hilum.training.run import stoppable
 
@@ -151,7 +151,7 @@ def check(recipe: Recipe) -> None:
 def way_on(folder: Path, command: str = "compare") -> str:
     """How to go on with what a command began in a folder; empty where it has ended."""
     ended = (folder / "report.html").exists() or not (folder / "plan.json").exists()
-    return "" if ended else f"Go on with hilum {command} --resume {folder}"
+    return "" if ended else f"Go on with {resume_command(command, folder)}"
 
 
 def resume(folder: Path | str, *, progress: Progress = SILENT) -> Comparison:
@@ -177,8 +177,8 @@ def resumable(folder: Path, command: str) -> Iterator[None]:
             yield
     except (KeyboardInterrupt, Interrupted):
         raise Interrupted(
-            f"interrupted: {folder}; what was measured is kept. Go on with hilum {command} "
-            f"--resume {folder}."
+            f"interrupted: {folder}; what was measured is kept. Go on with "
+            f"{resume_command(command, folder)}."
         ) from None
 
 
@@ -193,11 +193,18 @@ def _go(
     from hilum.experiments.compare.document import write
     from hilum.native import library
     from hilum.training.learner import libraries
+    from hilum.training.parts import without_pixels
 
     runs = folder / "runs"
     places = {name: At(name, runs) for name in plan.places}
     hold(_job(folder, name, seed) for seed in plan.seeds for name in places)
-    Cache.fill(manifest, recipe.preprocessing, workers=workers, progress=progress)
+    try:
+        cache = Cache.fill(manifest, recipe.preprocessing, workers=workers, progress=progress)
+    except DiskFull as error:
+        raise DiskFull(f"{error} Then {way_on(folder)[0].lower()}{way_on(folder)[1:]}.") from error
+    without = without_pixels(cache)
+    if without:
+        progress.say(f"without pixels: {without}.")
     if any(Place.parse(name).kind == "cpu" for name in places):
         library.build(libraries(recipe))  # once: no place's set-up
     for seed in plan.seeds:
@@ -208,7 +215,7 @@ def _go(
         if plan.breakdown and at.found:
             at.parts = _breakdown(folder, at, progress)
     comparison = Comparison(
-        folder, manifest, recipe, plan.seeds, plan.baseline, plan.margins, places
+        folder, manifest, recipe, plan.seeds, plan.baseline, plan.margins, places, without
     )
     if not comparison.measured:
         raise Refused(_nothing(folder, plan, places))
@@ -217,7 +224,7 @@ def _go(
     try:
         write(comparison)
     except DiskFull as error:
-        raise DiskFull(f"{error} Then go on with hilum compare --resume {folder}.") from error
+        raise DiskFull(f"{error} Then go on with {resume_command('compare', folder)}.") from error
     return comparison
 
 

@@ -28,6 +28,7 @@ class Comparison:
     baseline : the place that convergence and break-even are told against
     baselines : all places that speed-ups are told against: that one, ``cpu:1``, all cores
     places : in the order asked for, by name
+    without_pixels : how many of the films could not be read or were refused, and why; else empty
     """
 
     folder: Path
@@ -37,6 +38,7 @@ class Comparison:
     asked: str | None
     margins: dict[str, float]
     places: dict[str, At]
+    without_pixels: str = ""
 
     @property
     def measured(self) -> dict[str, At]:
@@ -202,6 +204,7 @@ class Comparison:
                 "digest": self.manifest.digest,
                 "counts": self.manifest.description()["counts"],
                 "sampled": self.manifest.notes.get("sampled"),
+                "without_pixels": self.without_pixels or None,
             },
             "recipe": {"digest": self.recipe.digest, **self.recipe.as_dict()},
             "seeds": list(self.seeds),

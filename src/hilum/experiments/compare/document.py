@@ -99,6 +99,8 @@ def warnings(comparison: Comparison) -> list[str]:
     """What a reader must know first: what was not measured, and which models may have learnt
     nothing."""
     found = [comparison.replaced] if comparison.replaced else []
+    if comparison.without_pixels:
+        found.append(f"counted, but without pixels, and left out: {comparison.without_pixels}.")
     for name, at in comparison.places.items():
         if at.status != "done":
             found.append(f"{name} was not measured: {at.reason}")

@@ -21,7 +21,7 @@ from typing import IO, Any, Literal
 from hilum import machine
 from hilum.experiments.compare import conditions
 from hilum.progress import Progress, Retelling, heard
-from hilum.storage import write_json
+from hilum.storage import resume_command, write_json
 
 Kind = Literal["train", "breakdown"]
 WORKER = "hilum.experiments.compare.worker"
@@ -75,7 +75,7 @@ class Job:
     def resume_line(self) -> str:
         """How to go on with that command."""
         command = "reproduce" if (self.whole / "comparison").is_dir() else "compare"
-        return f"Go on with hilum {command} --resume {self.whole}"
+        return f"Go on with {resume_command(command, self.whole)}"
 
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> Job:
