@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,19 @@ def test_two_processes_go_the_way_of_one(data: Manifest, tmp_path: Path, factore
         assert abs(a.val_loss - b.val_loss) < 1e-4
     first, second = one.bundle.metrics["validation"], two.bundle.metrics["validation"]
     assert first["auroc"]["n"] == second["auroc"]["n"]
+
+
+def test_two_processes_equal_two_shards_of_one_to_the_bit(data: Manifest, tmp_path: Path) -> None:
+    # Of 29 films the last batch leaves one process without any.
+    recipe = paper(6, 14, last=64, units=2048, size=126)
+    recipe = replace(recipe, training=replace(recipe.training, shards=2))
+    assert few(new_network(recipe), 14)
+    runs = [
+        train(data, recipe, on=place, out=tmp_path / place, workers=0)
+        for place in ("cpu:1", "cpu:2", "cpu:2x1")
+    ]
+    one, *others = ((run.last() or ({},))[0]["learner"]["model"] for run in runs)
+    assert all(torch.equal(value, other[name]) for other in others for name, value in one.items())
 
 
 @pytest.mark.slow

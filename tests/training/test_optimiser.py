@@ -100,3 +100,18 @@ def test_the_compiler_is_not_loaded() -> None:
         "assert 'torch._dynamo' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("name", ["adam", "adamw", "sgd", "muon"])
+def test_a_gradient_may_lie_in_another_order_than_its_weights(name: str) -> None:
+    def moved(memory_format: torch.memory_format) -> torch.Tensor:
+        drawn = torch.Generator().manual_seed(0)
+        layer = nn.Conv2d(4, 8, 3, bias=False).to(memory_format=torch.channels_last)
+        layer.weight.data.copy_(torch.randn(8, 4, 3, 3, generator=drawn))
+        for one in optimiser.make(layer, Optimiser(name, lr=0.01, momentum=0.9)):
+            gradient = torch.randn(8, 4, 3, 3, generator=drawn)
+            layer.weight.grad = gradient.contiguous(memory_format=memory_format)
+            one.step(1.0)
+        return layer.weight.detach()
+
+    assert torch.equal(moved(torch.contiguous_format), moved(torch.channels_last))

@@ -26,6 +26,7 @@ from torch.overrides import TorchFunctionMode
 from hilum.training.exchange import Exchange
 
 WORTH_IT = 1 << 18  # numbers that an exchange must save, or its message costs more
+FEW_PROCESSES = 4
 
 
 def few(network: nn.Module, films: int) -> dict[str, Tensor]:
@@ -130,9 +131,15 @@ class _Factored(TorchFunctionMode):
 
     def collect(self) -> None:
         for weight, everyone in self.under_way:
-            x, dz = everyone.flatten(0, 1).split(weight.shape[::-1], dim=1)
             rows, weight.grad = self.exchange.rows(len(weight)), self.gradients[weight]
-            weight.grad[rows] = (dz[:, rows] / len(everyone)).T @ x
+            # Each process's sum by itself, as shards of one process are added; for many processes
+            # that would be many walks through the gradient.
+            apart = everyone if len(everyone) <= FEW_PROCESSES else everyone.flatten(0, 1)[None]
+            sums = []
+            for some in apart:
+                x, dz = some.split(weight.shape[::-1], dim=1)
+                sums.append((dz[:, rows] / len(everyone)).T @ x)
+            weight.grad[rows] = sum(sums[1:], sums[0])
         self.under_way.clear()
 
 

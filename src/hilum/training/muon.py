@@ -42,8 +42,14 @@ class _Momentum(ctypes.Structure):
 
 
 def gradients(parameters: Sequence[Tensor]) -> list[Tensor]:
-    """Those that the parameters hold, zeros where they hold none."""
-    return [p.grad if p.grad is not None else torch.zeros_like(p) for p in parameters]
+    """Those that the parameters hold, zeros where they hold none, each laid out as its parameter:
+    torch's fused updates and the kernel here walk through both alike, whatever their strides say.
+    """
+    held = [p.grad if p.grad is not None else torch.zeros_like(p) for p in parameters]
+    return [
+        g if g.stride() == p.stride() else torch.empty_like(p).copy_(g)
+        for p, g in zip(parameters, held, strict=True)
+    ]
 
 
 class Muon:
@@ -88,13 +94,9 @@ class Muon:
 
     def _by_kernel(self, kernel: Any, found: list[Tensor], lr: float) -> None:
         # Within a filter numbers may lie in any order, if gradients have the same.
-        alike = [
-            g if g.stride() == p.stride() else torch.empty_like(p).copy_(g)
-            for p, g in zip(self.parameters, found, strict=True)
-        ]
         each = [
             _Weights(p.data_ptr(), g.data_ptr(), m.data_ptr(), len(p), p.numel() // len(p))
-            for p, g, m in zip(self.parameters, alike, self.means, strict=True)
+            for p, g, m in zip(self.parameters, found, self.means, strict=True)
         ]
         each.sort(key=lambda w: w.rows * w.columns, reverse=True)  # the longest work first
         settings = self.settings
