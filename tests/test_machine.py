@@ -32,8 +32,8 @@ def test_places_are_read_and_written_alike(text: str, place: Place) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "gpu", "cpu:0", "cpu:2x0", "cpu:-1", "cuda:2x1", "mps:2", "reference:2", "cpu@float16",
-     "reference@bfloat16", "cpu:2x", "cpu;2", "cpu:1025", "cpu:2x1025"],
+    ["", "gpu", "cpu:0", "cpu:٣", "cpu:2x0", "cpu:-1", "cuda:2x1", "mps:2", "reference:2",
+     "cpu@float16", "reference@bfloat16", "cpu:2x", "cpu;2", "cpu:1025", "cpu:2x1025"],
 )  # fmt: skip
 def test_impossible_places_are_refused_in_one_line(text: str) -> None:
     with pytest.raises(UsageError) as caught:

@@ -31,7 +31,8 @@ LAUNCHERS = (
 )
 
 _PLACE = re.compile(
-    r"(?P<kind>reference|cpu|cuda|mps)(?::(?P<a>\d+)(?:x(?P<b>\d+))?)?(?:@(?P<precision>\w+))?"
+    r"(?P<kind>reference|cpu|cuda|mps)(?::(?P<a>\d+)(?:x(?P<b>\d+))?)?(?:@(?P<precision>\w+))?",
+    re.ASCII,
 )
 
 
@@ -58,8 +59,8 @@ class Place:
         match = _PLACE.fullmatch(text.strip())
         if match is None:
             raise UsageError(
-                f"no such place: {text}. There are reference, cpu, cpu:T, cpu:PxT, cuda, cuda:K "
-                "and mps, each with @float32 or @bfloat16 behind it."
+                f"no such place: {text or repr(text)}. There are reference, cpu, cpu:T, cpu:PxT, "
+                "cuda, cuda:K and mps, each with @float32 or @bfloat16 behind it."
             )
         kind, a, b = match["kind"], match["a"], match["b"]
         precision = match["precision"] or "auto"

@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 
 from hilum.datasets.manifest import Manifest
+from hilum.errors import UsageError
 from hilum.evaluation.scores import Scores
 from hilum.experiments.compare import claims, document
+from hilum.experiments.compare.compare import compare
 from hilum.experiments.compare.comparison import Comparison
 from hilum.experiments.compare.jobs import Outcome
 from hilum.experiments.compare.runs import At
@@ -198,3 +200,12 @@ def test_set_ups_are_of_the_seeds_that_were_run_in_both(planted: Comparison) -> 
     planted.places["cpu:4"].outcomes = {1: runs[1], 2: runs[0]}  # and seed 0 at cpu:1 alone
     row = planted.break_even()[0]
     assert (row["place"], row["setup_seconds"], row["setup_more"]) == ("cpu:4", 30, 30 - 4)
+
+
+def test_places_are_not_compared_under_a_launcher(
+    films: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UsageError, match="Leave torchrun out"):
+        compare(films, ["cpu:1", "cpu:2"], out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -10,7 +10,15 @@ from typing import Any
 import pytest
 import torch
 
-from hilum.errors import DiskFull, FolderTaken, Interrupted, Locked, Refused, UsageError
+from hilum.errors import (
+    DiskFull,
+    FolderTaken,
+    Interrupted,
+    Locked,
+    MemoryFull,
+    Refused,
+    UsageError,
+)
 from hilum.training.loop import Epoch
 from hilum.training.run import Run, claim, interruptible, reopen
 
@@ -133,6 +141,11 @@ def test_an_unfinished_run_says_how_to_go_on(tmp_path: Path) -> None:
     said = rf"no room\. Go on with hilum train --resume {run.folder}"
     with pytest.raises(DiskFull, match=said), interruptible(run):
         raise DiskFull("no room.")
+    said = rf"not enough memory \(std::bad_alloc\).*\. Go on with hilum train --resume {run.folder}"
+    with pytest.raises(MemoryFull, match=said), interruptible(run):
+        raise RuntimeError("std::bad_alloc")
+    with pytest.raises(RuntimeError, match="planted"), interruptible(run):
+        raise RuntimeError("planted")
     run.model_folder.mkdir()
     (run.model_folder / "bundle.json").write_text("{}")
     with pytest.raises(FolderTaken, match="holds another result: "), claim(run.folder, "x"):

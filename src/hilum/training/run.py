@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from hilum.bundle import SUFFIX, Bundle
-from hilum.errors import DiskFull, Interrupted, Refused, UsageError
+from hilum.errors import DiskFull, Interrupted, MemoryFull, Refused, UsageError, memory_full
 from hilum.storage import atomic_write, begun, dated_folder, lock, resume_command, write_json
 from hilum.training.loop import Epoch
 from hilum.training.recipe import Recipe
@@ -213,13 +213,18 @@ def stoppable() -> Iterator[None]:
 
 @contextmanager
 def interruptible(run: Run) -> Iterator[None]:
-    """Turn Ctrl-C and SIGTERM into ``Interrupted`` with the line that goes on, as a full disk is
-    told with it."""
+    """Turn Ctrl-C and SIGTERM into ``Interrupted`` with the line that goes on, as a full disk and
+    memory that ran out are told with it."""
     try:
         with stoppable():
             yield
     except DiskFull as error:
         raise DiskFull(f"{error} {run.resume_line}." if run.unfinished else str(error)) from error
+    except Exception as error:
+        full = error if isinstance(error, MemoryFull) else memory_full(error)
+        if full is None or not run.unfinished:
+            raise
+        raise MemoryFull(f"{full} {run.resume_line}.") from error
     except KeyboardInterrupt:
         if not (run.folder / "recipe.toml").is_file():
             raise Interrupted("interrupted before the run began: nothing is lost.") from None

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from hilum import machine
 from hilum.datasets.cache import Cache
 from hilum.datasets.index import open_data
 from hilum.datasets.manifest import Manifest
@@ -141,6 +142,10 @@ def compare(
 def check(recipe: Recipe) -> None:
     """Tell what cannot be before a film is read: names that are not there, films too small."""
     require("train")
+    if machine.launched():
+        raise UsageError(
+            "a comparison starts the processes of its places itself. Leave torchrun out."
+        )
     from hilum.training.finish import check_names  # with it comes torch
     from hilum.training.learner import new_network
 

@@ -217,7 +217,8 @@ def agreement(comparison: Comparison) -> Figure:
         if found.low is not None and found.high is not None:
             ends = [found.low / found.margin, found.high / found.margin]
             axes.plot(ends, [y, y], color=INK["first"], lw=1.6)
-        axes.plot([found.difference / found.margin], [y], "o", color=INK["first"], markersize=5)
+        full = INK["paper"] if found.verdict == "not tested" else INK["first"]
+        axes.plot([found.difference / found.margin], [y], "o", color=INK["first"], mfc=full, ms=5)
         farthest = max(farthest, *(abs(e) for e in ends))
     reach = min(farthest * 1.1, 6.0)
     for y, (_, found) in enumerate(rows):
@@ -242,5 +243,9 @@ def agreement(comparison: Comparison) -> Figure:
         text.set_fontweight("bold" if found is None else "normal")
     axes.set(xlim=(-reach, reach), ylim=(len(rows) - 0.4, -0.7))
     axes.grid(axis="y", visible=False)
-    axes.set_xlabel(f"difference from {comparison.baseline}, in margins (shaded: counts as none)")
+    hollow = any(found is not None and found.verdict == "not tested" for _, found in rows)
+    axes.set_xlabel(
+        f"difference from {comparison.baseline}, in margins (shaded: counts as none"
+        f"{'; hollow: not tested' if hollow else ''})"
+    )
     return figure
