@@ -84,13 +84,16 @@ def test_two_processes_go_the_way_of_one(data: Manifest, tmp_path: Path, factore
     assert first["auroc"]["n"] == second["auroc"]["n"]
 
 
-def test_two_processes_equal_two_shards_of_one_to_the_bit(data: Manifest, tmp_path: Path) -> None:
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_two_processes_equal_two_shards_of_one_to_the_bit(
+    data: Manifest, tmp_path: Path, precision: str
+) -> None:
     # Of 29 films the last batch leaves one process without any.
     recipe = paper(6, 14, last=64, units=2048, size=126)
     recipe = replace(recipe, training=replace(recipe.training, shards=2))
     assert few(new_network(recipe), 14)
     runs = [
-        train(data, recipe, on=place, out=tmp_path / place, workers=0)
+        train(data, recipe, on=f"{place}@{precision}", out=tmp_path / place, workers=0)
         for place in ("cpu:1", "cpu:2", "cpu:2x1")
     ]
     one, *others = ((run.last() or ({},))[0]["learner"]["model"] for run in runs)

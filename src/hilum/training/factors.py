@@ -135,11 +135,11 @@ class _Factored(TorchFunctionMode):
             # Each process's sum by itself, as shards of one process are added; for many processes
             # that would be many walks through the gradient.
             apart = everyone if len(everyone) <= FEW_PROCESSES else everyone.flatten(0, 1)[None]
-            sums = []
-            for some in apart:
+            total = weight.grad[rows]
+            for k, some in enumerate(apart):
                 x, dz = some.split(weight.shape[::-1], dim=1)
-                sums.append((dz[:, rows] / len(everyone)).T @ x)
-            weight.grad[rows] = sum(sums[1:], sums[0])
+                made = (dz[:, rows] / len(everyone)).T @ x  # maybe in bfloat16, which total is not
+                total.add_(made) if k else total.copy_(made)
         self.under_way.clear()
 
 
