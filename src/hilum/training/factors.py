@@ -26,7 +26,7 @@ from torch.overrides import TorchFunctionMode
 from hilum.training.exchange import Exchange
 
 WORTH_IT = 1 << 18  # numbers that an exchange must save, or its message costs more
-FEW_PROCESSES = 4
+FEW_PROCESSES = 4  # so many sums of their own cost little beside one of all
 
 
 def few(network: nn.Module, films: int) -> dict[str, Tensor]:

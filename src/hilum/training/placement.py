@@ -16,6 +16,7 @@ from hilum.errors import PlaceUnavailable
 from hilum.machine import Place
 from hilum.networks import kernels
 from hilum.networks.kernels import gpu
+from hilum.storage import resume_command
 from hilum.training import memory, sequential
 from hilum.training.backends import make_learner
 from hilum.training.learner import libraries
@@ -83,8 +84,8 @@ def as_begun(text: str, folder: Path, find: Callable[[str], Place]) -> Place:
     except PlaceUnavailable as error:
         place, (what, *_) = Place.parse(text), str(error).split(". ")
         way = (
-            "with as many processes as there are GPUs (torchrun --nproc-per-node N -m hilum train "
-            f"--resume {folder})"
+            "with as many processes as there are GPUs (torchrun --nproc-per-node N -m "
+            f"{resume_command('train', folder)})"
             if place.kind == "cuda" and place.processes > 1
             else "train anew with another --on"
         )

@@ -206,7 +206,7 @@ def _go(
     try:
         cache = Cache.fill(manifest, recipe.preprocessing, workers=workers, progress=progress)
     except DiskFull as error:
-        raise DiskFull(f"{error} Then {way_on(folder)[0].lower()}{way_on(folder)[1:]}.") from error
+        raise DiskFull(f"{error} Then go on with {resume_command('compare', folder)}.") from error
     without = without_pixels(cache)
     if without:
         progress.say(f"without pixels: {without}.")
