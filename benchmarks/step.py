@@ -209,8 +209,8 @@ def parts_table(result: dict[str, Any]) -> str:
     lines += [
         "",
         "Shares by torch.profiler, from a few steps before the rounds, of the step above. "
-        "`hilum fast` is the step of recipe `fast`, augmentation included, its shards looked at "
-        "one after another in one thread; its batch normalisation is in the rest.",
+        "Of the threads that compute shards the one that leads is seen. `hilum fast` is the step "
+        "of recipe `fast`, augmentation included; its batch normalisation is in the rest.",
     ]
     return "\n".join(lines)
 

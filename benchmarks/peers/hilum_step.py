@@ -26,32 +26,36 @@ from hilum.machine import Place  # noqa: E402
 from hilum.networks import kernels  # noqa: E402
 from hilum.training.backends import make_learner  # noqa: E402
 from hilum.training.graph import scale  # noqa: E402
-from hilum.training.learner import TorchLearner, shrink  # noqa: E402
+from hilum.training.learner import shrink  # noqa: E402
 from hilum.training.parts import Films  # noqa: E402
 from hilum.training.placement import settle_precision  # noqa: E402
 from hilum.training.recipe import Recipe  # noqa: E402
+from hilum.training.shards import ShardedLearner  # noqa: E402
 
 
-class InMemory(TorchLearner):
-    """The learner without augmentation: its batches are ready."""
+class InMemory(ShardedLearner):
+    """The learner without augmentation: the shards of its batches are ready."""
 
     def __init__(self, recipe: Recipe, place: Place, films: Films) -> None:
         super().__init__(recipe, place, (1.0, 1.0))
         x = scale(torch.from_numpy(films.pixels)[:, None].float(), self.model.input_scaling)
-        x = x.contiguous(memory_format=torch.channels_last)
         y = torch.from_numpy(films.labels).float()
-        many = recipe.training.batch
-        self.ready = cycle(list(zip(x.split(many), y.split(many), strict=True)))
+        whole = torch.arange(len(y)).split(recipe.training.batch)
+        self.ready: list[Any] = []
+        for k in range(self.count):
+            own = [batch[k :: self.count] for batch in whole]
+            given = [(x[i].contiguous(memory_format=torch.channels_last), y[i]) for i in own]
+            self.ready.append(cycle(given))
 
-    def prepare(self, batch: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-        return next(self.ready)
+    def _prepared(self, k: int, films: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+        return next(self.ready[k])
 
 
 def alive(learner: InMemory) -> list[float]:
     """Share of living units behind each block: gradients of the others cost hilum nothing."""
     found = []
     with torch.no_grad():
-        a, _ = next(learner.ready)
+        a, _ = next(learner.ready[0])
         for layer in (m for m in learner.model.children() if isinstance(m, torch.nn.Conv2d)):
             a = kernels.relu_pool(torch.nn.functional.conv2d(a, layer.weight, layer.bias))
             found.append(round(float((a > 0).float().mean()), 3))

@@ -234,6 +234,7 @@ def set_torch_threads(threads: int) -> None:
     """Torch's operators that the calling thread runs are computed in so many threads."""
     import torch
 
+    torch.get_num_threads()  # a thread's first operator takes what another has set last
     torch.set_num_threads(threads)
 
 

@@ -258,6 +258,7 @@ def test_hilums_own_side_says_where_its_step_goes(recipe: str, tmp_path: Path) -
     hello, answer = map(json.loads, asked.stdout.splitlines())
     assert hello["recipe"] == recipe and len(answer["ms"]) == 2
     parts = hello["breakdown"]["parts"]
+    del parts["other"]  # on a busy machine one thread waits for the other
     assert max(parts, key=lambda part: parts[part]) == "convolution"
     if recipe == "fast":
         assert parts["data"] > 0.5  # ms

@@ -10,7 +10,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -51,13 +50,15 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
 
 
 def paper(
-    epochs: int, batch: int, last: int = 4, units: int = 8, size: int = 94, **tables: Any
-) -> Recipe:
-    """The paper's network, small, with the paper's settings."""
+    epochs: int, batch: int, last: int = 4, units: int = 8, size: int = 94, shards: int = 1,
+    **tables: Any,
+) -> Recipe:  # fmt: skip
+    """The paper's network, small, with the paper's settings, but without its shards:
+    one process equals several up to rounding."""
     small = {"options": {"filters": [4, 4, 4, 4, last], "units": [units, 4]}}
     base = Recipe.load("paper2021").as_dict()
     content = {name: base[name] for name in ("optimiser", "schedule", "augmentation", "training")}
-    content["training"] = {**content["training"], "epochs": epochs, "batch": batch}
+    content["training"] |= {"epochs": epochs, "batch": batch, "shards": shards}
     return recipe_of("paper2021", size, **{**content, "network": small, "finish": {"shifts": []},
                                          **tables})  # fmt: skip
 
@@ -85,19 +86,35 @@ def test_two_processes_go_the_way_of_one(data: Manifest, tmp_path: Path, factore
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_two_processes_equal_two_shards_of_one_to_the_bit(
+def test_two_processes_equal_one_of_two_shards_to_the_bit(
     data: Manifest, tmp_path: Path, precision: str
 ) -> None:
     # Of 29 films the last batch leaves one process without any.
-    recipe = paper(6, 14, last=64, units=2048, size=126)
-    recipe = replace(recipe, training=replace(recipe.training, shards=2))
+    recipe = paper(6, 14, last=64, units=2048, size=126, shards=2)
     assert few(new_network(recipe), 14)
+    assert_equal_to_the_bit(data, recipe, precision, tmp_path)
+
+
+@pytest.mark.slow
+def test_the_papers_recipe_equals_itself_in_two_processes_to_the_bit(
+    data: Manifest, tmp_path: Path
+) -> None:
+    # The network at its full size, where rounding would part their losses within twenty steps.
+    recipe = Recipe.load("paper2021", ["training.epochs=11", "finish.shifts=[]"])
+    assert_equal_to_the_bit(data, recipe, "float32", tmp_path)
+
+
+def assert_equal_to_the_bit(data: Manifest, recipe: Recipe, precision: str, folder: Path) -> None:
+    """One process in one thread and in two, and two processes end with the same weights."""
+    assert recipe.training.shards == 2
     runs = [
-        train(data, recipe, on=f"{place}@{precision}", out=tmp_path / place, workers=0)
+        train(data, recipe, on=f"{place}@{precision}", out=folder / place, workers=0)
         for place in ("cpu:1", "cpu:2", "cpu:2x1")
     ]
     one, *others = ((run.last() or ({},))[0]["learner"]["model"] for run in runs)
-    assert all(torch.equal(value, other[name]) for other in others for name, value in one.items())
+    for other in others:
+        assert all(torch.equal(value, other[name]) for name, value in one.items())
+    assert len({tuple(epoch.loss for epoch in run.epochs) for run in runs}) == 1
 
 
 @pytest.mark.slow

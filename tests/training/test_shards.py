@@ -3,6 +3,7 @@ up to the shards."""
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import numpy as np
@@ -114,6 +115,36 @@ def test_an_average_of_weights_follows_the_mean_of_the_shards(part: Films) -> No
     for name, value in learner.model.named_buffers():
         if value.is_floating_point():
             assert torch.allclose(average[name], value, atol=1e-5), name
+
+
+@pytest.mark.parametrize(
+    ("threads", "members", "size", "each"),
+    [
+        (1, 2, 1, 1),
+        (2, 2, 2, 1),
+        (3, 2, 1, 3),
+        (4, 2, 2, 2),
+        (4, 3, 2, 2),
+        (2, 3, 2, 1),
+        (0, 2, 1, 1),
+    ],
+)
+def test_a_team_uses_every_thread(threads: int, members: int, size: int, each: int) -> None:
+    team = Team(threads, members)
+    assert (team.size, team.each) == (size, each)
+    barrier = threading.Barrier(size)  # passed when all members work at once
+
+    def seen(k: int) -> tuple[int, int, int]:
+        barrier.wait(10)
+        return k, threading.get_ident(), torch.get_num_threads()
+
+    before = torch.get_num_threads()
+    found = list(team.map(seen, range(size)))
+    assert [k for k, _, _ in found] == list(range(size))
+    assert len({thread for _, thread, _ in found}) == size
+    assert threading.get_ident() in {thread for _, thread, _ in found}
+    assert {number for _, _, number in found} == {each}
+    assert torch.get_num_threads() == before
 
 
 def test_a_team_raises_what_a_member_raised() -> None:

@@ -519,10 +519,14 @@ class TestPlacement:
         assert placement.resolve("cpu", recipe_of()).threads == 4
 
     def test_memory_grows_with_what_it_is_for(self) -> None:
-        place = placement.resolve("cpu:1", recipe_of())
+        place = placement.resolve("cpu:2", recipe_of())
         paper = Recipe.load("paper2021")
         one = memory.memory_needed(paper, place)
         assert 0.5e9 < one < 4e9
+        # One thread holds one shard at a time, where there are several.
+        thread, whole = replace(place, threads=1), Recipe.load("paper2021", ["training.shards=1"])
+        assert memory.memory_needed(paper, thread) < 0.8 * one
+        assert memory.memory_needed(whole, thread) == one
         double = Recipe.load("paper2021", ["training.batch=32"])
         assert memory.memory_needed(double, place) > 1.5 * one
         half = memory.memory_needed(paper, replace(place, precision="bfloat16"))
@@ -533,11 +537,12 @@ class TestPlacement:
 
     @pytest.mark.parametrize("kernels", ["on", "off"])
     @pytest.mark.parametrize(
-        ("recipe", "size", "batch"), [("paper2021", 250, 48), ("fast", 128, 128)]
+        ("recipe", "size", "batch", "threads"),
+        [("paper2021", 250, 48, 1), ("paper2021", 250, 48, 2), ("fast", 128, 128, 2)],
     )
     @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
     def test_the_estimate_is_near_what_a_step_takes(
-        self, recipe: str, size: int, batch: int, precision: str, kernels: str
+        self, recipe: str, size: int, batch: int, threads: int, precision: str, kernels: str
     ) -> None:
         if not Path("/proc/self/status").exists():
             pytest.skip("needs Linux's /proc")
@@ -545,7 +550,7 @@ class TestPlacement:
             pytest.skip("needs the compiled kernels")
         if precision == "bfloat16" and not machine.has_bfloat16():
             pytest.skip("needs a processor with bfloat16")
-        given = [recipe, str(size), str(batch), precision]
+        given = [recipe, str(size), str(batch), f"cpu:{threads}@{precision}"]
         found = subprocess.run(
             [sys.executable, "-c", PEAK, *given],
             env={**os.environ, "HILUM_KERNELS": kernels},
@@ -587,9 +592,9 @@ from hilum.training.backends import make_learner
 from hilum.training.parts import Films
 from hilum.training.recipe import Recipe
 
-name, size, batch, precision = sys.argv[1:]
+name, size, batch, place = sys.argv[1:]
 changes = [f"preprocessing.size={size}", f"training.batch={batch}"]
-recipe, place, n = Recipe.load(name, changes), Place.parse(f"cpu:2@{precision}"), int(batch)
+recipe, place, n = Recipe.load(name, changes), Place.parse(place), int(batch)
 pixels = np.random.default_rng(0).integers(0, 256, (n, int(size), int(size)), np.uint8)
 labels = (np.arange(n) % 2).astype(np.int8)
 films = Films(pixels, np.arange(n), labels, np.arange(n))

@@ -104,11 +104,9 @@ class TorchLearner:
 
     Attributes
     ----------
-    in_turn : what could run in several threads of Python runs in this one (a profiler sees one)
+    at_once : so many films of a batch are computed together, at most
     drawn : what the epoch does to each film
     """
-
-    in_turn = False
 
     def __init__(
         self,
@@ -119,6 +117,7 @@ class TorchLearner:
     ) -> None:
         self.recipe, self.place, self.group = recipe, place, group
         self.device = torch.device(place.device) if group is None else group.device
+        self.at_once = -(-recipe.training.batch // (1 if group is None else group.size))
         self.dtype = torch.float32
         self.model: Any = new_network(recipe).to(self.device, memory_format=torch.channels_last)
         self.shared: Any = (
@@ -258,7 +257,7 @@ class TorchLearner:
         everything = np.arange(len(films))
         mine = everything if self.group is None else self.group.share(everything)
         # Large enough to fill the processor, small enough to stay within a step's memory.
-        many = max(1, min(self.recipe.training.batch * 2, 256))
+        many = min(self.at_once * 2, 256)
 
         @torch.inference_mode()
         def judge(some: NDArray[np.int64]) -> Tensor:

@@ -13,8 +13,8 @@ from hilum import machine
 from hilum.errors import PlaceUnavailable, RecipeError, Refused, UsageError, memory_full
 from hilum.machine import Place
 from hilum.native import library
+from hilum.networks.build import build
 from hilum.training import group
-from hilum.training.learner import new_network
 from hilum.training.recipe import Recipe
 
 #: Bytes of a process that has loaded torch, of its own: what hundreds of them fill a machine with.
@@ -42,7 +42,7 @@ def outputs_a_film(recipe: Recipe, *sizes: int) -> int:
     # small film is sooner really computed, layer by layer.
     device = "cpu" if max(sizes) <= 512 else "meta"
     # In float64, which no kernel computes: nothing has to be built for it.
-    shadow = new_network(recipe).to(device, torch.float64).eval()
+    shadow = _network(recipe, device).to(torch.float64).eval()
     shadow.kernels = False
     shadow.apply(lambda module: module.register_forward_hook(count))
     for size in sorted(sizes):
@@ -61,12 +61,19 @@ def outputs_a_film(recipe: Recipe, *sizes: int) -> int:
     return most
 
 
+def _network(recipe: Recipe, device: str) -> Any:
+    """The recipe's network with any values; on ``meta`` with none, which takes no time."""
+    with torch.device(device):
+        return build(recipe.network.name, recipe.preprocessing.size, **recipe.network.options)
+
+
 def memory_needed(recipe: Recipe, place: Place) -> int:
     """Bytes that one process of a training needs, estimated before anything is allocated.
 
     Weights with their gradient and the optimiser's two moments, and for one batch what a step holds
     for each value that a layer gives out: on a CPU as measured at its peak, with kernels or without
-    (the network's ``held``); elsewhere the value and its gradient. Films stay in a memory map. On a
+    (the network's ``held``); elsewhere the value and its gradient. A CPU with fewer threads than
+    the recipe has shards holds so many of them at once. Films stay in a memory map. On a
     CPU the process itself, and with several its part of the memory in which they exchange
     gradients; a GPU is asked when it holds that already.
 
@@ -79,8 +86,11 @@ def memory_needed(recipe: Recipe, place: Place) -> int:
     sizes = {recipe.size_at(epoch) for epoch in epochs} | {recipe.preprocessing.size}
     batch = -(-recipe.training.batch // place.processes)
     precision = "bfloat16" if place.precision == "bfloat16" else "float32"
-    network = new_network(recipe)
+    network = _network(recipe, "meta")
     if place.kind == "cpu":
+        if place.processes == 1:
+            shards = recipe.training.shards
+            batch = -(-batch // shards) * min(shards, place.threads or 1)
         fast = getattr(network, "kernels", True) and all(map(library.expected, network.libraries))
         value = network.held["kernels" if fast else "torch"][precision]
     else:

@@ -14,7 +14,7 @@ own threads wait at some hundred barriers a step for one that is not scheduled
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager
 from copy import deepcopy
 from typing import Any, TypeVar
@@ -44,6 +44,7 @@ class ShardedLearner(TorchLearner):
     def __init__(self, recipe: Recipe, place: Place, weights: tuple[float, float]) -> None:
         super().__init__(recipe, place, weights)
         self.count = recipe.training.shards
+        self.at_once = -(-recipe.training.batch // self.count)
         self.parameters = list(self.model.parameters())
         self.replicas: list[Any] = [self.model]
         self.replicas += [_replica(self.model) for _ in range(self.count - 1)]
@@ -85,7 +86,7 @@ class ShardedLearner(TorchLearner):
             for parameter, *parts in zip(self.parameters, *gradients, strict=True):
                 parameter.grad = sum(parts[1:], parts[0])
             self.update(learning_rate)
-            loss = torch.stack(losses).sum()
+            loss = torch.stack(losses).double().sum()  # as processes add theirs
         together = torch.empty(len(batch), dtype=self.dtype)
         for k, some in enumerate(logits):
             together[k :: self.count] = some
@@ -140,27 +141,40 @@ def _replica(network: nn.Module) -> nn.Module:
 
 
 class Team:
-    """Threads that work each on its own.
+    """Threads that work each on its own; who asks is one of them, the others wait for work.
+
+    Who asks is mostly the main thread, whose memory lies in huge pages (``hilum.heap``): a step of
+    the paper's network takes 2 % less than with other threads alone.
 
     Parameters
     ----------
     threads : all in all, shared out among the members
-    members : at most so many
+    members : at most so many; fewer where that leaves no thread over
     """
 
     def __init__(self, threads: int, members: int) -> None:
-        self.size = max(1, min(threads, members))
-        each = max(1, threads // self.size)
-        self._pool = ThreadPoolExecutor(
-            self.size, initializer=machine.set_torch_threads, initargs=(each,)
+        threads = max(1, threads)
+        self.size = max(k for k in range(1, min(threads, members) + 1) if threads % k == 0)
+        self.each = threads // self.size
+        self._others = ThreadPoolExecutor(
+            max(1, self.size - 1), initializer=machine.set_torch_threads, initargs=(self.each,)
         )
 
     def map(self, function: Callable[[Item], Made], items: Iterable[Item]) -> Iterator[Made]:
         """The results in the order of ``items``; an error is raised when all have ended."""
-        if self.size == 1:
-            return map(function, items)
-        futures = [self._pool.submit(function, item) for item in items]
-        errors = [error for future in futures if (error := future.exception()) is not None]
-        if errors:
-            raise errors[0]
-        return iter([future.result() for future in futures])
+        coming = enumerate(list(items))
+        made: dict[int, Made] = {}
+
+        def work() -> None:
+            for number, item in coming:  # who is free takes the next one
+                made[number] = function(item)
+
+        others = [self._others.submit(work) for _ in range(self.size - 1)]
+        try:
+            with machine.torch_threads(self.each):
+                work()
+        finally:
+            wait(others)
+        for other in others:
+            other.result()
+        return iter([made[number] for number in range(len(made))])

@@ -126,7 +126,6 @@ def _torch(learner: Any, films: Any, recipe: Any, plan: list[NDArray[np.int64]])
 
         return call
 
-    learner.in_turn = True  # the profiler sees this thread alone
     lr = recipe.optimiser.lr
     on_gpu = learner.device.type == "cuda"
     wait: Callable[[], Any] = torch.cuda.synchronize if on_gpu else lambda: None
@@ -185,8 +184,8 @@ def _torch(learner: Any, films: Any, recipe: Any, plan: list[NDArray[np.int64]])
     method = "torch.profiler" + (
         ", time on the GPU; what it does not compute is other" if on_gpu else ", time on the CPU"
     )
-    if getattr(learner, "count", 1) > 1:
-        method += "; shards one after another in one thread"
+    if shares := getattr(learner, "team", None):  # the profiler sees this thread alone
+        method += f"; of one of {shares.size} threads, all alike" * (shares.size > 1)
     if alone:
         method += f"; exchange: {PAIRS} steps with and without it"
     return _result(parts, usual, STEPS, method, exchange)
