@@ -206,11 +206,17 @@ def parts_table(result: dict[str, Any]) -> str:
                     share = entry["breakdown"].get(f"{part}_of_gemm_limit")
                     cells.append(f"{share:.2f}" if share else "")
             lines.append(f"| {' | '.join(cells)} |")
+    looks = (e["breakdown"]["method"] for e in result["sides"].values() if "breakdown" in e)
+    shards = (
+        "were looked at one after another in one thread"  # older records
+        if any("one after another" in method for method in looks)
+        else "are looked at in the thread that leads"
+    )
     lines += [
         "",
-        "Shares by torch.profiler, from a few steps before the rounds, of the step above. "
-        "Of the threads that compute shards the one that leads is seen. `hilum fast` is the step "
-        "of recipe `fast`, augmentation included; its batch normalisation is in the rest.",
+        "Shares by torch.profiler, from a few steps before the rounds, of the step above; shards "
+        f"{shards}. `hilum fast` is the step of recipe `fast`, augmentation included; its batch "
+        "normalisation is in the rest.",
     ]
     return "\n".join(lines)
 

@@ -114,7 +114,7 @@ def assert_equal_to_the_bit(data: Manifest, recipe: Recipe, precision: str, fold
     one, *others = ((run.last() or ({},))[0]["learner"]["model"] for run in runs)
     for other in others:
         assert all(torch.equal(value, other[name]) for name, value in one.items())
-    assert len({tuple(epoch.loss for epoch in run.epochs) for run in runs}) == 1
+    assert len({tuple((e.loss, e.val_loss, e.val_auroc) for e in run.epochs) for run in runs}) == 1
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ up to the shards."""
 from __future__ import annotations
 
 import threading
+import time
 from typing import Any
 
 import numpy as np
@@ -118,19 +119,12 @@ def test_an_average_of_weights_follows_the_mean_of_the_shards(part: Films) -> No
 
 
 @pytest.mark.parametrize(
-    ("threads", "members", "size", "each"),
-    [
-        (1, 2, 1, 1),
-        (2, 2, 2, 1),
-        (3, 2, 1, 3),
-        (4, 2, 2, 2),
-        (4, 3, 2, 2),
-        (2, 3, 2, 1),
-        (0, 2, 1, 1),
-    ],
-)
-def test_a_team_uses_every_thread(threads: int, members: int, size: int, each: int) -> None:
-    team = Team(threads, members)
+    ("threads", "most", "size", "each"),
+    [(0, 2, 1, 1), (1, 2, 1, 1), (2, 2, 2, 1), (3, 2, 1, 3), (4, 2, 2, 2), (4, 3, 3, 1),
+     (7, 4, 3, 2), (2, 3, 2, 1)],
+)  # fmt: skip
+def test_a_team_uses_its_threads(threads: int, most: int, size: int, each: int) -> None:
+    team = Team(threads, most)
     assert (team.size, team.each) == (size, each)
     barrier = threading.Barrier(size)  # passed when all members work at once
 
@@ -156,3 +150,17 @@ def test_a_team_raises_what_a_member_raised() -> None:
     assert list(Team(2, 2).map(lambda k: k * k, range(5))) == [0, 1, 4, 9, 16]
     with pytest.raises(MemoryError):
         list(Team(2, 2).map(fail, range(3)))
+
+
+def test_behind_an_error_a_team_begins_nothing() -> None:
+    begun: list[int] = []
+
+    def work(k: int) -> None:
+        begun.append(k)
+        time.sleep(0.01)
+        if k < 2:
+            raise ValueError("broken")
+
+    with pytest.raises(ValueError, match="broken"):
+        Team(2, 2).map(work, range(100))
+    assert len(begun) < 10

@@ -551,15 +551,16 @@ class TestPlacement:
         if precision == "bfloat16" and not machine.has_bfloat16():
             pytest.skip("needs a processor with bfloat16")
         given = [recipe, str(size), str(batch), f"cpu:{threads}@{precision}"]
-        found = subprocess.run(
-            [sys.executable, "-c", PEAK, *given],
-            env={**os.environ, "HILUM_KERNELS": kernels},
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        peak, estimate = map(int, found.stdout.split())
+        peak, estimate = peak_and_estimate(given, kernels)
         assert 0.75 < estimate / peak < 1.7, (estimate >> 20, peak >> 20)
+
+    @pytest.mark.parametrize("place", ["cpu:1@float32", "cpu:2@float32"])
+    def test_the_estimate_knows_each_shards_gradient(self, place: str) -> None:
+        if not Path("/proc/self/status").exists():
+            pytest.skip("needs Linux's /proc")
+        wide = "network.options.units=[6144, 6144]"  # 38 million weights
+        peak, estimate = peak_and_estimate(["paper2021", "94", "4", place, wide], "on")
+        assert 0.9 < estimate / peak < 1.3, (estimate >> 20, peak >> 20)
 
     def test_a_full_memory_is_not_taken_for_a_size_that_does_not_fit(
         self, monkeypatch: pytest.MonkeyPatch
@@ -578,6 +579,17 @@ class TestPlacement:
             memory.check_memory(recipe_of(), Place("cpu", 300, 1, "float32"))
 
 
+def peak_and_estimate(given: list[str], kernels: str) -> list[int]:
+    found = subprocess.run(
+        [sys.executable, "-c", PEAK, *given],
+        env={**os.environ, "HILUM_KERNELS": kernels},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return [int(number) for number in found.stdout.split()]
+
+
 #: Bytes that two steps add to a process, and the estimate of them.
 PEAK = """
 import re, sys
@@ -592,17 +604,17 @@ from hilum.training.backends import make_learner
 from hilum.training.parts import Films
 from hilum.training.recipe import Recipe
 
-name, size, batch, place = sys.argv[1:]
-changes = [f"preprocessing.size={size}", f"training.batch={batch}"]
+name, size, batch, place, *changes = sys.argv[1:]
+changes += [f"preprocessing.size={size}", f"training.batch={batch}"]
 recipe, place, n = Recipe.load(name, changes), Place.parse(place), int(batch)
 pixels = np.random.default_rng(0).integers(0, 256, (n, int(size), int(size)), np.uint8)
 labels = (np.arange(n) % 2).astype(np.int8)
 films = Films(pixels, np.arange(n), labels, np.arange(n))
-learner = make_learner(recipe, place, (1.0, 1.0))
 def peak():  # getrusage's outlives what came before this program
     return int(re.search(r"VmHWM:\\s*(\\d+)", Path("/proc/self/status").read_text())[1]) << 10
 
 before = peak()
+learner = make_learner(recipe, place, (1.0, 1.0))
 learner.warm_up(films, films, 0)
 learner.begin(films, 0, [np.arange(n)] * 2)
 for _ in range(2):

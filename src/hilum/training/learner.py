@@ -255,7 +255,7 @@ class TorchLearner:
     def logits(self, films: Films, size: int) -> NDArray[np.float64]:
         model = self.average if self.average is not None else self.model.eval()
         everything = np.arange(len(films))
-        mine = everything if self.group is None else self.group.share(everything)
+        shares = self._shards(everything)
         # Large enough to fill the processor, small enough to stay within a step's memory.
         many = min(self.at_once * 2, 256)
 
@@ -267,10 +267,15 @@ class TorchLearner:
                 y: Tensor = model(x.to(self.dtype, memory_format=torch.channels_last))
             return y.flatten()
 
-        pieces = list(self._each(judge, [mine[k : k + many] for k in range(0, len(mine), many)]))
+        given = [share[k : k + many] for share in shares for k in range(0, len(share), many)]
+        pieces = list(self._each(judge, given))
         # In float64 on the CPU: MPS has none.
         found = torch.cat(pieces).cpu().double().numpy() if pieces else np.zeros(0)
-        return found if self.group is None else self.group.gathered(found, mine, len(films))
+        if self.group is not None:
+            return self.group.gathered(found, shares[0], len(films))
+        ordered = np.empty_like(found)
+        ordered[np.concatenate([*shares, everything[:0]])] = found
+        return ordered
 
     def network(self) -> nn.Module:
         model = self.average if self.average is not None else self.model
@@ -305,6 +310,10 @@ class TorchLearner:
         """
         mine = batch if self.group is None else self.group.share(batch)
         return mine if len(mine) else batch[:1]
+
+    def _shards(self, films: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+        """What this process computes of these films, by what belongs together."""
+        return [films if self.group is None else self.group.share(films)]
 
     def _share(self, learning_rate: float) -> float:
         """The learning rate as a share of the highest, as optimisers take it."""

@@ -16,6 +16,7 @@ from hilum.native import library
 from hilum.networks.build import build
 from hilum.training import group
 from hilum.training.recipe import Recipe
+from hilum.training.shards import members
 
 #: Bytes of a process that has loaded torch, of its own: what hundreds of them fill a machine with.
 PROCESS = 200 << 20
@@ -39,8 +40,9 @@ def outputs_a_film(recipe: Recipe, *sizes: int) -> int:
 
     most = 0
     # Without memory a network runs through torch's compiler, which takes two seconds to load: a
-    # small film is sooner really computed, layer by layer.
-    device = "cpu" if max(sizes) <= 512 else "meta"
+    # small film and network are sooner really computed, layer by layer.
+    weights = sum(p.numel() for p in _network(recipe, "meta").parameters())
+    device = "cpu" if max(sizes) <= 512 and weights < 10_000_000 else "meta"
     # In float64, which no kernel computes: nothing has to be built for it.
     shadow = _network(recipe, device).to(torch.float64).eval()
     shadow.kernels = False
@@ -70,12 +72,12 @@ def _network(recipe: Recipe, device: str) -> Any:
 def memory_needed(recipe: Recipe, place: Place) -> int:
     """Bytes that one process of a training needs, estimated before anything is allocated.
 
-    Weights with their gradient and the optimiser's two moments, and for one batch what a step holds
-    for each value that a layer gives out: on a CPU as measured at its peak, with kernels or without
-    (the network's ``held``); elsewhere the value and its gradient. A CPU with fewer threads than
-    the recipe has shards holds so many of them at once. Films stay in a memory map. On a
-    CPU the process itself, and with several its part of the memory in which they exchange
-    gradients; a GPU is asked when it holds that already.
+    Weights with a gradient of each shard and the optimiser's two moments, and for one batch what a
+    step holds for each value that a layer gives out: on a CPU as measured at its peak, with kernels
+    or without (the network's ``held``); elsewhere the value and its gradient. A CPU that computes
+    fewer shards at once than there are holds so many. Films stay in a memory map. On a CPU the
+    process itself, and with several its part of the memory in which they exchange gradients; a GPU
+    is asked when it holds that already.
 
     Raises
     ------
@@ -87,17 +89,18 @@ def memory_needed(recipe: Recipe, place: Place) -> int:
     batch = -(-recipe.training.batch // place.processes)
     precision = "bfloat16" if place.precision == "bfloat16" else "float32"
     network = _network(recipe, "meta")
+    shards = 1  # with a gradient of its own
     if place.kind == "cpu":
         if place.processes == 1:
-            shards = recipe.training.shards
-            batch = -(-batch // shards) * min(shards, place.threads or 1)
+            shards = min(recipe.training.shards, batch)
+            batch = min(batch, -(-batch // shards) * members(place.threads or 1, shards))
         fast = getattr(network, "kernels", True) and all(map(library.expected, network.libraries))
         value = network.held["kernels" if fast else "torch"][precision]
     else:
         value = 4 if precision == "bfloat16" else 8
     weights = sum(p.numel() for p in network.parameters())
     own = 0 if place.kind == "cuda" else PROCESS
-    each_weight = 24 if place.kind == "cpu" and place.processes > 1 else 16
+    each_weight = 24 if place.kind == "cpu" and place.processes > 1 else 12 + 4 * shards
     return own + each_weight * weights + int(value * batch * outputs_a_film(recipe, *sizes))
 
 

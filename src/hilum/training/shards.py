@@ -13,6 +13,7 @@ own threads wait at some hundred barriers a step for one that is not scheduled
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager
@@ -80,11 +81,14 @@ class ShardedLearner(TorchLearner):
                 prepare_next(k)
             return learnt
 
+        self.model.zero_grad(set_to_none=True)
         with self._threads():
             run = map if self.in_turn else self.team.map
             losses, logits, gradients = zip(*run(learn, range(len(shards))), strict=True)
-            for parameter, *parts in zip(self.parameters, *gradients, strict=True):
-                parameter.grad = sum(parts[1:], parts[0])
+            for parameter, total, *others in zip(self.parameters, *gradients, strict=True):
+                for other in others:
+                    total.add_(other)
+                parameter.grad = total
             self.update(learning_rate)
             loss = torch.stack(losses).double().sum()  # as processes add theirs
         together = torch.empty(len(batch), dtype=self.dtype)
@@ -94,8 +98,8 @@ class ShardedLearner(TorchLearner):
         self._losses.append(loss)
         return float(loss)
 
-    def _shards(self, batch: NDArray[np.int64]) -> list[NDArray[np.int64]]:
-        return [batch[k :: self.count] for k in range(min(self.count, len(batch)))]
+    def _shards(self, films: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+        return [films[k :: self.count] for k in range(min(self.count, len(films)))]
 
     def _shard(
         self, replica: Any, x: Tensor, y: Tensor, total: int
@@ -140,6 +144,12 @@ def _replica(network: nn.Module) -> nn.Module:
     return deepcopy(network, {id(p): p for p in network.parameters()})
 
 
+def members(threads: int, most: int) -> int:
+    """So many of a team work at once: fewer than ``most`` where else over a quarter of the threads
+    would be idle (three threads for two)."""
+    return max(k for k in range(1, max(1, min(threads, most)) + 1) if threads % k <= threads / 4)
+
+
 class Team:
     """Threads that work each on its own; who asks is one of them, the others wait for work.
 
@@ -149,25 +159,29 @@ class Team:
     Parameters
     ----------
     threads : all in all, shared out among the members
-    members : at most so many; fewer where that leaves no thread over
+    most : of members
     """
 
-    def __init__(self, threads: int, members: int) -> None:
-        threads = max(1, threads)
-        self.size = max(k for k in range(1, min(threads, members) + 1) if threads % k == 0)
-        self.each = threads // self.size
+    def __init__(self, threads: int, most: int) -> None:
+        self.size = members(threads, most)
+        self.each = max(1, threads // self.size)
         self._others = ThreadPoolExecutor(
             max(1, self.size - 1), initializer=machine.set_torch_threads, initargs=(self.each,)
         )
 
     def map(self, function: Callable[[Item], Made], items: Iterable[Item]) -> Iterator[Made]:
-        """The results in the order of ``items``; an error is raised when all have ended."""
+        """The results in the order of ``items``; behind an error none is begun any more, and it is
+        raised when those under way have ended."""
         coming = enumerate(list(items))
         made: dict[int, Made] = {}
 
         def work() -> None:
-            for number, item in coming:  # who is free takes the next one
-                made[number] = function(item)
+            try:
+                for number, item in coming:  # who is free takes the next one
+                    made[number] = function(item)
+            except BaseException:
+                deque(coming, maxlen=0)  # nobody begins another
+                raise
 
         others = [self._others.submit(work) for _ in range(self.size - 1)]
         try:

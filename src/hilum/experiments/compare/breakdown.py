@@ -184,8 +184,9 @@ def _torch(learner: Any, films: Any, recipe: Any, plan: list[NDArray[np.int64]])
     method = "torch.profiler" + (
         ", time on the GPU; what it does not compute is other" if on_gpu else ", time on the CPU"
     )
-    if shares := getattr(learner, "team", None):  # the profiler sees this thread alone
-        method += f"; of one of {shares.size} threads, all alike" * (shares.size > 1)
+    team = getattr(learner, "team", None)
+    if team and team.size > 1 and not learner.in_turn:  # the profiler sees this thread alone
+        method += f"; of the leading one of {team.size} threads"
     if alone:
         method += f"; exchange: {PAIRS} steps with and without it"
     return _result(parts, usual, STEPS, method, exchange)
