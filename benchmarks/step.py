@@ -206,7 +206,7 @@ def parts_table(result: dict[str, Any]) -> str:
                     share = entry["breakdown"].get(f"{part}_of_gemm_limit")
                     cells.append(f"{share:.2f}" if share else "")
             lines.append(f"| {' | '.join(cells)} |")
-    looks = (e["breakdown"]["method"] for e in result["sides"].values() if "breakdown" in e)
+    looks = (e["breakdown"].get("method", "") for e in result["sides"].values() if "breakdown" in e)
     shards = (
         "were looked at one after another in one thread"  # older records
         if any("one after another" in method for method in looks)
