@@ -308,7 +308,7 @@ class TorchLearner:
         A share without films still has to meet the others on the way back: one film, whose loss
         counts nothing.
         """
-        mine = batch if self.group is None else self.group.share(batch)
+        (mine,) = self._shards(batch)
         return mine if len(mine) else batch[:1]
 
     def _shards(self, films: NDArray[np.int64]) -> list[NDArray[np.int64]]:
